@@ -1,0 +1,19 @@
+"""reslib: the replication book of "Deep Residual Learning for Image Recognition" (He, Zhang, Ren, Sun, 2015).
+
+    from dataclasses import replace
+    import reslib
+    record = reslib.train(replace(reslib.CIFAR, depth=56, shortcut=None).at("pocket"))
+"""
+
+from .data import loader
+from .recipes import CIFAR, IMAGENET, Recipe
+from .records import Record, curves, records, replay
+from .resnet import cifar_plain, cifar_resnet, imagenet_plain, imagenet_resnet
+from .testing import evaluate
+from .train import train
+
+__version__ = "0.1.0"
+__all__ = [
+    "CIFAR", "IMAGENET", "Recipe", "Record", "cifar_plain", "cifar_resnet", "curves", "evaluate", "imagenet_plain",
+    "imagenet_resnet", "loader", "records", "replay", "train",
+]  # fmt: skip

@@ -1,0 +1,294 @@
+"""Images and batches: integrity, splits, and three backends behind one loader that yield the same batches bit for bit.
+
+Pixels are in [0, 1] minus the mean image of the training part (per pixel, no division); crops are taken out of a border
+of zeros laid round the subtracted image; half of them are mirrored (section 4.2). What is drawn comes from draws.py.
+
+    ffcv    a .beton file through FFCV's workers and one fused kernel (ffcv_backend.py)
+    array   the whole set in memory, on the CPU (the same kernel) or resident on the GPU (one indexed gather)
+    torch   a Dataset and DataLoader, sample by sample: the readable reference
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import ffcv_backend
+from .draws import epoch_draws
+from .recipes import Recipe
+
+BYTE = (np.arange(256) / 255).astype(np.float32)  # a pixel's value by its byte: one table, so that all backends agree
+BACKENDS = ("auto", "ffcv", "array", "torch")
+
+
+class Images(NamedTuple):
+    """One whole part of a data set, as bytes. A sample's id is its index here."""
+
+    name: str  # "cifar10-16px-train"
+    pixels: np.ndarray  # uint8 (N, H, W, 3)
+    labels: np.ndarray  # int64 (N,)
+    sha256: str  # of pixels and labels
+    folder: Path  # the data directory, where cache files may be written
+
+
+class Plan(NamedTuple):
+    """Which samples come in which order, and how each is cropped."""
+
+    ids: np.ndarray  # int64 (n,): sample ids
+    dy: np.ndarray  # uint8 (n,): top of the crop in the padded image
+    dx: np.ndarray  # uint8 (n,): its left
+    flip: np.ndarray  # uint8 (n,): 1: mirrored
+
+
+# --- finding and reading ---------------------------------------------------------------------------------------------
+
+
+def data_folder(data_dir: str | Path | None = None) -> Path:
+    """Where data are looked for: `data_dir`, else $RESLIB_DATA, else ./data, else data/ of the checkout."""
+    if data_dir is not None:
+        return Path(data_dir)
+    places = [os.environ.get("RESLIB_DATA"), "data", Path(__file__).parents[1] / "data"]
+    places = [Path(p) for p in places if p]
+    return next((p for p in places if (p / "cifar-10-batches-py").is_dir()), places[0])
+
+
+def read_cifar10(folder: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
+    """CIFAR-10's (N, 32, 32, 3) bytes and labels; downloaded by torchvision where `folder` does not hold it.
+
+    Raises FileNotFoundError if it is neither there nor to be had, ValueError naming a missing or damaged file.
+    """
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity
+
+    base = folder / CIFAR10.base_folder
+    if base.is_dir():
+        for name, md5 in [*CIFAR10.train_list, *CIFAR10.test_list]:
+            if not (base / name).is_file():
+                raise ValueError(f"{base / name} is missing: delete {base} and run `python -m reslib data` to fetch CIFAR-10 anew.")
+            if not check_integrity(base / name, md5):
+                raise ValueError(f"{base / name} is damaged (its MD5 is not CIFAR-10's): delete {base} and run "
+                                 "`python -m reslib data` to fetch it anew.")  # fmt: skip
+    else:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            CIFAR10(folder, download=True)
+        except (OSError, RuntimeError) as error:
+            raise FileNotFoundError(
+                f"CIFAR-10 is not in {folder.absolute()} and could not be downloaded ({error}): set RESLIB_DATA to a folder that "
+                "holds cifar-10-batches-py, or run `python -m reslib data` where there is a network."
+            ) from None
+    part = CIFAR10(folder, train=train)
+    return part.data, np.asarray(part.targets, dtype=np.int64)
+
+
+def read_digits(train: bool) -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's 1,797 handwritten digits, 8x8 scans enlarged to (N, 16, 16, 3) bytes; every fifth is a test image."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    pixels = np.round(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    pixels = pixels.repeat(2, 1).repeat(2, 2).repeat(3, 3)
+    part = (np.arange(len(labels)) % 5 == 4) != train
+    return pixels[part], labels[part].astype(np.int64)
+
+
+def pool(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Average-pooled to size x size and rounded to bytes: (N, H, W, 3) -> (N, size, size, 3)."""
+    n, h = pixels.shape[:2]
+    k = h // size
+    if k * size != h:
+        raise ValueError(f"size {size} does not divide the images' {h} pixels.")
+    if k == 1:
+        return pixels
+    sums = pixels.reshape(n, size, k, size, k, 3).sum((2, 4), dtype=np.uint16)
+    return ((sums + k * k // 2) // (k * k)).astype(np.uint8)
+
+
+@lru_cache(maxsize=8)
+def _images(data: str, size: int, train: bool, folder: Path) -> Images:
+    pixels, labels = read_digits(train) if data == "digits" else read_cifar10(folder, train)
+    pixels = np.ascontiguousarray(pool(pixels, size))
+    sha256 = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
+    return Images(f"{data}-{size}px-{'train' if train else 'test'}", pixels, labels, sha256, folder)
+
+
+def images(recipe: Recipe, *, train: bool, data_dir=None) -> Images:
+    """The training or test part that a recipe uses, whole. Raises as `read_cifar10`; ValueError for ImageNet."""
+    if recipe.data == "imagenet":
+        raise ValueError("loading ImageNet is not part of this version: use a CIFAR recipe (`reslib.CIFAR`).")
+    return _images(recipe.data, recipe.size, train, data_folder(data_dir))
+
+
+def split_ids(recipe: Recipe, split: str, n: int) -> np.ndarray:
+    """The sample ids of "train", "val" or "test", given the number of samples of their part."""
+    held_out = n // 10 if recipe.split == "45k/5k" else 0
+    if split == "val" and not held_out:
+        raise ValueError("split 'val' is empty: only recipes with split='45k/5k' hold images out of the training set.")
+    return {"train": np.arange(n - held_out), "val": np.arange(n - held_out, n), "test": np.arange(n)}[split]
+
+
+@lru_cache(maxsize=8)
+def _mean(data: str, size: int, folder: Path, n: int) -> np.ndarray:
+    pixels = _images(data, size, True, folder).pixels[:n]
+    return (pixels.sum(0, dtype=np.int64) / (255 * n)).astype(np.float32)
+
+
+def mean_image(recipe: Recipe, data_dir=None) -> np.ndarray:
+    """The training part's mean, per pixel, in [0, 1]: float32 (H, W, 3)."""
+    n = len(split_ids(recipe, "train", len(images(recipe, train=True, data_dir=data_dir).labels)))
+    return _mean(recipe.data, recipe.size, data_folder(data_dir), n)
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def crop_flip_subtract(pixels, ids, dy, dx, flip, mean, pad, byte, out):
+    """out[b, y, x] = byte[pixel] - mean there, 0 outside the image: the fused kernel, compiled by `kernel()`.
+
+    pixels uint8 (N, H, W, 3), ids int64 (B,), dy, dx, flip uint8 (B,), mean float32 (H, W, 3), out float32 (B, H, W, 3).
+    """
+    height, width = pixels.shape[1], pixels.shape[2]
+    for b in range(len(ids)):
+        for y in range(height):
+            row = y + np.int64(dy[b]) - pad
+            for x in range(width):
+                column = (width - 1 - x if flip[b] else x) + np.int64(dx[b]) - pad
+                if 0 <= row < height and 0 <= column < width:
+                    for c in range(3):
+                        out[b, y, x, c] = byte[pixels[ids[b], row, column, c]] - mean[row, column, c]
+                else:
+                    for c in range(3):
+                        out[b, y, x, c] = 0
+
+
+@lru_cache(maxsize=1)
+def kernel() -> Callable | None:
+    """`crop_flip_subtract` compiled by numba (cached on disk), or None where numba is not installed."""
+    try:
+        from numba import njit
+    except ImportError:
+        return None
+    return njit(cache=True, nogil=True)(crop_flip_subtract)
+
+
+def gather(pixels: Tensor, ids: Tensor, dy: Tensor, dx: Tensor, flip: Tensor, mean: Tensor, pad: int) -> Tensor:
+    """The same as one indexed gather, on any device: uint8 (N, H, W, 3) -> float32 (B, 3, H, W), channels_last."""
+    height, width = pixels.shape[1:3]
+    y, x = torch.arange(height, device=pixels.device), torch.arange(width, device=pixels.device)
+    rows = y + dy[:, None].long() - pad  # (B, H)
+    columns = torch.where(flip[:, None].bool(), width - 1 - x, x) + dx[:, None].long() - pad  # (B, W)
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    rows, columns = rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
+    byte = torch.from_numpy(BYTE).to(pixels.device)
+    out = byte[pixels[ids[:, None, None], rows, columns].int()] - mean[rows, columns]  # (B, H, W, 3)
+    return torch.where(inside[..., None], out, 0.0).permute(0, 3, 1, 2)
+
+
+def array_batches(images: Images, plan: Plan, mean: np.ndarray, pad: int, batch: int, device) -> Iterator:
+    """The whole set in memory: a batch is one kernel call on the CPU, one gather on a GPU."""
+    crop = kernel() if torch.device(device).type == "cpu" else None
+    if crop is None:
+        pixels, labels, centre = (torch.from_numpy(a).to(device) for a in (images.pixels, images.labels, mean))
+        whole = [torch.from_numpy(a).to(device) for a in plan]
+        for i in range(0, len(plan.ids), batch):
+            ids, dy, dx, flip = (a[i : i + batch] for a in whole)
+            yield gather(pixels, ids, dy, dx, flip, centre, pad), labels[ids]
+        return
+    for i in range(0, len(plan.ids), batch):
+        ids, dy, dx, flip = (a[i : i + batch] for a in plan)
+        out = np.empty((len(ids), *images.pixels.shape[1:]), np.float32)
+        crop(images.pixels, ids, dy, dx, flip, mean, pad, BYTE, out)
+        yield torch.from_numpy(out).permute(0, 3, 1, 2), torch.from_numpy(images.labels[ids])
+
+
+class _Samples(torch.utils.data.Dataset):
+    """A plan's samples one by one: subtract the mean, pad with zeros, crop, flip."""
+
+    def __init__(self, images: Images, plan: Plan, mean: np.ndarray, pad: int):
+        self.images, self.plan, self.mean, self.pad = images, plan, torch.from_numpy(mean), pad
+
+    def __len__(self) -> int:
+        return len(self.plan.ids)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        sample, dy, dx, flip = (int(a[i]) for a in self.plan)
+        image = torch.from_numpy(BYTE[self.images.pixels[sample]]) - self.mean  # (H, W, 3)
+        height, width, _ = image.shape
+        image = torch.nn.functional.pad(image, (0, 0, self.pad, self.pad, self.pad, self.pad))
+        image = image[dy : dy + height, dx : dx + width].permute(2, 0, 1)
+        return image.flip(2) if flip else image, int(self.images.labels[sample])
+
+
+def torch_batches(images: Images, plan: Plan, mean: np.ndarray, pad: int, batch: int, workers: int) -> Iterator:
+    """The readable reference: a torch Dataset behind a DataLoader."""
+    batches = torch.utils.data.DataLoader(_Samples(images, plan, mean, pad), batch, num_workers=workers)
+    for x, labels in batches:
+        yield x.contiguous(memory_format=torch.channels_last), labels
+
+
+class Loader:
+    """One epoch's batches; iterate as often as you like. `len()` is the number of batches."""
+
+    def __init__(self, batches: int, make: Callable[[], Iterator], device):
+        self.batches, self.make, self.device = batches, make, torch.device(device)
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        source = self.make()
+        try:
+            for x, labels in source:
+                yield x.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        finally:
+            source.close()
+
+
+def loader(recipe: Recipe, split: str, *, data_dir=None, epoch: int = 0, start_batch: int = 0, augment: bool | None = None,
+           backend: str = "auto", device="cpu", workers: int = 1) -> Loader:  # fmt: skip
+    """Batches of "train", "val" or "test": images float32 (B, 3, H, W) channels_last, labels int64 (B,).
+
+    An augmented training epoch is one permutation cut into full batches (390 of 128 for 50,000), the remainder left out;
+    otherwise come all images in their order. augment=None: augmented if "train". start_batch: skip so many.
+    backend="auto": ffcv where it is installed and reads a file for the CPU, else array. Raises ValueError for an unknown
+    split or backend and as `images`; ImportError where ffcv is asked for and not installed.
+    """
+    if split not in ("train", "val", "test"):
+        raise ValueError(f"split {split!r} is unknown: use 'train', 'val' or 'test'.")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend {backend!r} is unknown: use one of {', '.join(map(repr, BACKENDS))}.")
+    backend = choose_backend(recipe, backend, device)
+    part = images(recipe, train=split != "test", data_dir=data_dir)
+    mean = mean_image(recipe, data_dir)
+    ids = split_ids(recipe, split, len(part.labels))
+    if split == "train" if augment is None else augment:
+        draws = epoch_draws(recipe.seed, epoch, len(part.labels), recipe.pad)
+        if split == "train":
+            ids = draws.order[draws.order <= ids[-1]]
+            ids = ids[: len(ids) // recipe.batch * recipe.batch]
+        ids = ids[start_batch * recipe.batch :]
+        plan = Plan(ids, draws.dy[ids], draws.dx[ids], draws.flip[ids] * np.uint8(recipe.flip))
+    else:
+        ids = ids[start_batch * recipe.batch :]
+        centre = np.full(len(ids), recipe.pad, np.uint8)
+        plan = Plan(ids, centre, centre, np.zeros(len(ids), np.uint8))
+    make = {
+        "ffcv": lambda: ffcv_backend.batches(part, plan, mean, recipe.pad, recipe.batch, workers),
+        "array": lambda: array_batches(part, plan, mean, recipe.pad, recipe.batch, device),
+        "torch": lambda: torch_batches(part, plan, mean, recipe.pad, recipe.batch, workers),
+    }[backend]
+    return Loader(-(-len(ids) // recipe.batch), make, device)
+
+
+def choose_backend(recipe: Recipe, backend: str, device) -> str:
+    """What "auto" means: ffcv where it is installed, for data that lie in files and go to the CPU; else array."""
+    if backend != "auto":
+        return backend
+    on_cpu = torch.device(device).type == "cpu"
+    return "ffcv" if on_cpu and recipe.data != "digits" and ffcv_backend.available() else "array"

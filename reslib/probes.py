@@ -1,0 +1,92 @@
+"""What goes on inside a net: layer responses (Fig. 7), gradients (C3, C22), and nets extended by identity layers (C21).
+
+A layer is a convolution on the main path; its response is what comes after BN and before the ReLU or the addition, as in
+Fig. 7. Probing changes neither the weights nor the BN statistics.
+"""
+
+import copy
+import re
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from . import resnet
+
+RESPONSE = re.compile(r"(layer\d+\.\d+\.)?bn\d")  # of the main path: not the BN of a projection
+
+
+def probe(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, list]:
+    """One forward and backward pass in training mode, read out layer by layer, the stem first.
+
+    images (B, 3, H, W), labels (B,). Returns lists of one entry a layer: "layer" (names of the convolutions), "response_std"
+    (over batch, channels and positions), "response_gradient" (L2 norm of d loss / d response, loss in nats averaged over the
+    batch), "weight_gradient" (L2 norm of d loss / d weights). A net without BN (`without_bn`) is read at the same places.
+    """
+    buffers = {name: b.clone() for name, b in net.named_buffers()}
+    training, responses = net.training, {}
+
+    def keep(name):
+        def hook(module, inputs, output):
+            output.retain_grad()
+            responses[name] = output
+
+        return hook
+
+    hooks = [m.register_forward_hook(keep(name)) for name, m in net.named_modules() if RESPONSE.fullmatch(name)]
+    weights = dict(net.named_parameters())
+    try:
+        cross_entropy(net.train()(images), labels).backward()
+        layers = [name.replace("bn", "conv") for name in responses]
+        return {
+            "layer": layers,
+            "response_std": [r.std().item() for r in responses.values()],
+            "response_gradient": [r.grad.norm().item() for r in responses.values()],
+            "weight_gradient": [weights[f"{layer}.weight"].grad.norm().item() for layer in layers],
+        }
+    finally:
+        for hook in hooks:
+            hook.remove()
+        net.zero_grad(set_to_none=True)
+        net.train(training)
+        for name, b in net.named_buffers():
+            b.copy_(buffers[name])
+
+
+def without_bn(net: nn.Module) -> nn.Module:
+    """A copy of the net with every BN layer replaced by the identity (C22: how signals fared before BN)."""
+    net = copy.deepcopy(net)
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.Identity())
+    return net
+
+
+@torch.no_grad()
+def make_identity(block: resnet.BasicBlock) -> None:
+    """Set a plain block of equal width in and out to the identity on what it meets, the output of a ReLU (section 1).
+
+    A convolution that copies, a BN that divides by one: relu(x) = x where x >= 0. In test mode, where BN uses its statistics.
+    """
+    for conv, bn in ((block.conv1, block.bn1), (block.conv2, block.bn2)):
+        nn.init.dirac_(conv.weight)
+        bn.reset_running_stats()  # mean 0, variance 1
+        bn.weight.fill_((1 + bn.eps) ** 0.5)
+        nn.init.zeros_(bn.bias)
+
+
+def extend_by_identity(net: resnet.ResNet, depth: int) -> resnet.ResNet:
+    """A plain CIFAR net of more layers that computes the same: a copy of `net`, the added blocks set to the identity.
+
+    Section 1: "a solution by construction to the deeper model". Raises ValueError if `net` has shortcuts or is as deep.
+    """
+    old, new = len(net.layer1), resnet.cifar_blocks(depth)
+    if net.layer1[0].downsample is not None or new <= old:
+        raise ValueError(f"only a plain CIFAR net can be extended, and only to more than its {6 * old + 2} layers.")
+    deep = resnet.cifar_plain(depth)
+    deep.load_state_dict(net.state_dict(), strict=False)
+    for stage in (deep.layer1, deep.layer2, deep.layer3):
+        for block in stage[old:]:
+            make_identity(block)
+    return deep.to(next(net.parameters()).device).train(net.training)

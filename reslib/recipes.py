@@ -1,0 +1,158 @@
+"""What to run: a frozen Recipe says everything that a run's result depends on, with the section that says so.
+
+`CIFAR` (section 4.2) and `IMAGENET` (section 3.4) are the published protocols; `dataclasses.replace(CIFAR, depth=56,
+shortcut=None)` is a plain net; `recipe.at("pocket")` is the same recipe at a smaller scale.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+
+from . import resnet
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run. The defaults are section 4.2's protocol. Raises ValueError where a field, or their combination, is wrong."""
+
+    data: str = "cifar10"  # "cifar10", "imagenet", or "digits" (the embedded demonstration)
+    depth: int = 20  # weighted layers: 6n+2 (section 4.2), 3n+2 with layers=1; ImageNet: Table 1
+    shortcut: str | None = "A"  # "A", "B", "C" (section 4.1); None: a plain net
+    layers: int = 2  # 3x3 layers in a CIFAR block; 1: section 3.2's single-layer F
+    stride_on: str = "1x1"  # of bottlenecks: "1x1" the paper (v1), "3x3" most libraries (v1.5)
+    init: str = "fan_in"  # He initialisation by "fan_in" (Caffe's default) or "fan_out"
+    split: str = "50k"  # train on all 50,000, or "45k/5k" (the last 5,000 held out)
+
+    scale: str = "paper"  # "demo", "pocket", "night", "paper": see SCALES
+    size: int = 32  # pixels, height and width of the input
+    pad: int = 4  # pixels of zeros round the image, out of which the crop is taken
+    flip: bool = True  # mirror half of the crops
+    steps: int = 64_000  # iterations in all
+    milestones: tuple[int, ...] = (32_000, 48_000)  # iterations at which the learning rate is divided by 10
+    log_every: int = 200  # steps averaged in a row of the curve
+    eval_every: int = 1_000  # steps between passes over the test images
+
+    batch: int = 128  # images
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4  # on all parameters, those of BN included, as in Caffe
+    warmup_lr: float | None = None  # section 4.2, ResNet-110: this rate, 0.01, ...
+    warmup_until: float = 80.0  # ... until the running training error (percent, over 50 steps) is below this
+
+    short_side: tuple[int, int] | None = None  # pixels: ImageNet's scale augmentation, drawn from this range
+    colour: float = 0.0  # standard deviation of the PCA colour augmentation
+    plateau: bool = False  # divide the learning rate by 10 when the error stops falling, instead of at milestones
+
+    seed: int = 0  # of the weights and of every decision in draws.py; pilots use 1000 and above
+
+    def __post_init__(self):
+        for name, allowed in ALLOWED.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} {getattr(self, name)!r} is unknown: use one of {', '.join(map(repr, allowed))}.")
+        for name in ("size", "steps", "batch", "log_every", "eval_every"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a whole number of at least 1.")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed is {self.seed!r}: it must be a whole number of at least 0.")
+        if not 0 <= self.pad <= 127:
+            raise ValueError(f"pad is {self.pad!r}: it must be between 0 and 127 pixels.")
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        if list(self.milestones) != sorted(set(self.milestones)) or any(m >= self.steps for m in self.milestones):
+            raise ValueError(f"milestones {self.milestones} must rise and lie below steps ({self.steps}).")
+        if self.steps % self.log_every or self.eval_every % self.log_every:
+            raise ValueError(f"log_every ({self.log_every}) must divide steps ({self.steps}) and eval_every ({self.eval_every}).")
+        if self.data == "imagenet":
+            if self.depth not in resnet.IMAGENET_NETS or (self.shortcut is None and self.depth not in (18, 34)):
+                raise ValueError(f"depth {self.depth} is not an ImageNet net of the paper: Table 1 has 18, 34, 50, 101, 152 "
+                                 "(plain: 18, 34).")  # fmt: skip
+        else:
+            resnet.cifar_blocks(self.depth, self.layers)
+
+    def at(self, scale: str) -> "Recipe":
+        """The same recipe at another scale. Raises ValueError for an unknown scale, or an ImageNet recipe scaled down."""
+        if scale not in SCALES:
+            raise ValueError(f"scale {scale!r} is unknown: use one of {', '.join(map(repr, SCALES))}.")
+        if self.data == "imagenet":
+            if scale == "paper":
+                return self
+            raise ValueError("an ImageNet recipe has only the scale 'paper': no smaller ImageNet is part of this project.")
+        return replace(self, scale=scale, **SCALES[scale])
+
+    def net(self) -> resnet.ResNet:
+        """The untrained net, He-initialised from the recipe's seed."""
+        if self.data == "imagenet":
+            net = resnet.imagenet_resnet(self.depth, self.shortcut, self.stride_on)
+        else:
+            net = resnet.cifar_resnet(self.depth, self.shortcut, self.layers)
+        return resnet.he_init(net, self.seed, self.init)
+
+    @property
+    def id(self) -> str:
+        """Eight hex digits: a hash of the fields that differ from the defaults (so a new field changes no old id)."""
+        changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def net_name(self) -> str:
+        """ "plain56", "resnet56-A"; with one-layer blocks "resnet56-A-1layer"."""
+        name = f"plain{self.depth}" if self.shortcut is None else f"resnet{self.depth}-{self.shortcut}"
+        return name if self.layers == 2 else f"{name}-1layer"
+
+    @property
+    def name(self) -> str:
+        """Of the run and its files: `cifar10-resnet56-A-paper-s0-1f3a9c2e`."""
+        return f"{self.data}-{self.net_name}-{self.scale}-s{self.seed}-{self.id}"
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Recipe":
+        """A recipe from `as_dict()`'s form (JSON has lists where a recipe has tuples)."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+SCALES = {
+    "demo": dict(data="digits", size=16, pad=2, flip=False, steps=60, milestones=(30, 45), log_every=5, eval_every=20),
+    "pocket": dict(data="cifar10", size=16, pad=2, flip=True, steps=64_000 // 40,
+                   milestones=(64_000 // 40 // 2, 64_000 // 40 * 3 // 4), log_every=20, eval_every=200),
+    "night": dict(data="cifar10", size=16, pad=2, flip=True, steps=64_000 // 4,
+                  milestones=(64_000 // 4 // 2, 64_000 // 4 * 3 // 4), log_every=100, eval_every=1_000),
+    "paper": dict(data="cifar10", size=32, pad=4, flip=True, steps=64_000, milestones=(32_000, 48_000),
+                  log_every=200, eval_every=1_000),
+}  # fmt: skip
+"""What each scale sets. demo: digits, seconds; pocket: CIFAR-10 pooled to 16x16, 1/40 of the steps; night: 1/4; paper: all."""
+
+ALLOWED = {
+    "data": ("cifar10", "digits", "imagenet"),
+    "shortcut": resnet.SHORTCUTS,
+    "layers": (1, 2),
+    "stride_on": ("1x1", "3x3"),
+    "init": ("fan_in", "fan_out"),
+    "split": ("50k", "45k/5k"),
+    "scale": tuple(SCALES),
+}
+
+CIFAR = Recipe()
+"""Section 4.2."""
+
+IMAGENET = Recipe(
+    data="imagenet", depth=34, shortcut="A", size=224, pad=0, batch=256, steps=600_000, milestones=(), plateau=True,
+    log_every=1_000, eval_every=5_000, short_side=(256, 480), colour=0.1,
+)  # fmt: skip
+"""Section 3.4."""
+
+DEPARTURES = (
+    ("train/val split", "the paper tunes on 45k/5k and does not say which the tables use", "all 50,000 by default"),
+    ("border", "zeros before or after the mean is subtracted", "after: the border is the mean image"),
+    ("weight decay", "whether BN's scale and shift decay", "they do, as in Caffe"),
+    ("BN statistics", "moving averages, or recomputed after training", "moving averages; every record holds both"),
+    ("momentum", "Caffe folds the learning rate into the velocity", "PyTorch's form"),
+    ("reported checkpoint", "last, or best on the test set", "the last; every record holds both"),
+    ("batch over two GPUs", "BN statistics over 64 images each", "over the whole batch of 128"),
+    ("training error", "running or a clean pass", "a clean pass for verdicts; every record holds both"),
+    ("He initialisation", "by fan-in or fan-out", "fan-in, the fully connected layer included"),
+    ("warm-up", "whether its steps count among the 64k", "they do"),
+    ("zero channels", "where option A puts them", "after the copied ones (the same function up to a permutation)"),
+)
+"""Where the paper is silent or ambiguous: what, the question, what is done here."""

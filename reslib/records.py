@@ -1,0 +1,216 @@
+"""One JSON file a run: written beside and renamed, read with every check, and laid out as DataFrames.
+
+    cifar10-resnet56-A-paper-s0-1f3a9c2e.json     the end is the recipe's id
+
+`replay(recipe)` returns the recorded run of a recipe; `records()` one row a run, `curves()` one row a logged step.
+"""
+
+import base64
+import contextlib
+import json
+import math
+import os
+import platform
+import subprocess
+import zlib
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .recipes import Recipe
+
+SCHEMA = 1
+COLUMNS = ("step", "lr", "train_error", "train_loss", "test_error", "test_loss")
+"""Of a curve. step: iterations done; lr: of the last of them; errors in percent, losses in nats. train_*: running, of the
+augmented batches since the last row; test_*: a pass over the test images, null where none was made."""
+
+
+@dataclass
+class Record:
+    """What a run left behind. Errors are in percent, losses in nats, time in seconds."""
+
+    recipe: Recipe
+    data: dict  # name, sha256 of the bytes used, counts of train, val, test
+    environment: dict  # commit, dirty, versions, device, threads, compiled, deterministic
+    backend: str
+    time: dict  # start (UTC), seconds, images_per_second
+    final: dict  # at the last step
+    best_on_test: dict  # step, test_error: never the headline, it prices the bias
+    probes: list  # of {"step", "layer", "response_std", "response_gradient", "weight_gradient"}
+    test_predictions: str  # classes of the test images at the last step, zlib and base64
+    curve: dict[str, list]
+    weights_sha256: str
+    schema: int = SCHEMA
+    recipe_id: str = field(default="")
+
+    def __post_init__(self):
+        self.recipe_id = self.recipe_id or self.recipe.id
+
+    @property
+    def name(self) -> str:
+        return self.recipe.name
+
+    def predictions(self) -> np.ndarray:
+        """The predicted classes of the test images, uint8 (n,), in their order."""
+        return np.frombuffer(zlib.decompress(base64.b64decode(self.test_predictions)), np.uint8)
+
+    def frame(self) -> pd.DataFrame:
+        """The curve, one row a logged step."""
+        return pd.DataFrame(self.curve).astype(dict.fromkeys(COLUMNS[1:], float))
+
+    def probe_frame(self) -> pd.DataFrame:
+        """The probes, one row a step and layer; `depth` counts the layers from 1, the stem."""
+        rows = [pd.DataFrame(p).assign(depth=range(1, len(p["layer"]) + 1)) for p in self.probes]
+        return pd.concat(rows, ignore_index=True)
+
+    def provenance(self) -> str:
+        """One line: recorded when, on what, from which commit."""
+        e = self.environment
+        commit = (e["commit"] or "unknown")[:10] + (" (uncommitted changes)" if e["dirty"] else "")
+        return (f"{self.name}: recorded {self.time['start'][:10]} on {e['device']} ({e['threads']} threads), torch {e['torch']}, "
+                f"commit {commit}, {self.time['seconds'] / 60:.1f} min")  # fmt: skip
+
+
+def pack(classes: np.ndarray) -> str:
+    """Classes (n,) below 256 as text: zlib, base64."""
+    return base64.b64encode(zlib.compress(classes.astype(np.uint8).tobytes(), 9)).decode()
+
+
+def write(record: Record, folder: str | Path) -> Path:
+    """Write a record under its name into `folder`; a crash leaves the old file or the new one. Raises ValueError on NaN."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{record.name}.json"
+    values = {"schema": record.schema, "recipe_id": record.recipe_id} | asdict(record)
+    values["curve"] = {name: record.curve[name] for name in COLUMNS}
+    try:
+        lines = [f" {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in values.items()]
+    except ValueError:
+        raise ValueError(f"{path.name}: the record holds NaN or infinity and was not written.") from None
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    os.replace(part, path)
+    return path
+
+
+def _refuse_constant(name: str):
+    raise ValueError(f"it holds {name}")
+
+
+def read(path: str | Path) -> Record:
+    """Read one record. Raises ValueError, naming the file, if it is no record, or one that was changed or damaged."""
+    path = Path(path)
+    try:
+        values = json.loads(path.read_text(), parse_constant=_refuse_constant)
+        if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+            raise ValueError(f"its schema is not {SCHEMA}, which this version of reslib reads")
+        values["recipe"] = Recipe.from_dict(values["recipe"])
+        record = Record(**values)
+        if record.recipe_id != record.recipe.id:
+            raise ValueError(f"its recipe_id {record.recipe_id} is not its recipe's, {record.recipe.id}")
+        if path.name != f"{record.name}.json":
+            raise ValueError(f"its name is not that of its recipe, {record.name}.json")
+        lengths = {len(record.curve[name]) for name in COLUMNS}
+        if lengths != {record.recipe.steps // record.recipe.log_every}:
+            raise ValueError("its curve has not as many rows as its recipe logs")
+        if not math.isfinite(record.final["train_error"] + record.final["test_error"]):
+            raise ValueError("its final errors are no numbers")
+        if len(record.predictions()) != record.data["test"]:
+            raise ValueError("its predictions are not as many as its test images")
+    except KeyError as error:
+        raise ValueError(f"{path} is not a readable record: {error} is missing.") from None
+    except (TypeError, ValueError, zlib.error) as error:  # JSON's and Unicode's errors are ValueErrors
+        raise ValueError(f"{path} is not a readable record: {error}.") from None
+    return record
+
+
+def folder() -> Path:
+    """Where the recorded evidence lies: $RESLIB_RECORDS, else notebooks/records of the checkout."""
+    return Path(os.environ.get("RESLIB_RECORDS") or Path(__file__).parents[1] / "notebooks" / "records")
+
+
+def replay(recipe: Recipe) -> Record:
+    """The recorded run of a recipe. Raises FileNotFoundError, with the command that makes it, if there is none."""
+    path = folder() / f"{recipe.name}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no record of {recipe.name} in {path.parent}: make it with `{command(recipe)}`.")
+    return read(path)
+
+
+def command(recipe: Recipe) -> str:
+    """The shell command that carries out a recipe and records it."""
+    base = Recipe().at(recipe.scale)
+    changed = {k: v for k, v in recipe.as_dict().items() if v != getattr(base, k)}
+    words = ["python -m reslib train", f"--scale {recipe.scale}"]
+    words += [f"--set {k}={json.dumps(v) if isinstance(v, list | tuple | bool) else v}" for k, v in changed.items()]
+    return " ".join([*words, "--out notebooks/records"]).replace("shortcut=None", "shortcut=none")
+
+
+def load(where: str | Path | None = None) -> list[Record]:
+    """Every record in a folder (default: the evidence), by name."""
+    return [read(p) for p in sorted(Path(where or folder()).glob("*.json"))]
+
+
+def records(where: str | Path | None = None) -> pd.DataFrame:
+    """One row a run: the recipe's fields, the final values, best_on_test, seconds, commit, dirty, n test images."""
+    rows = [
+        {"name": r.name, "recipe_id": r.recipe_id, "net": r.recipe.net_name, **r.recipe.as_dict(),
+         "shortcut": r.recipe.shortcut or "none", **r.final,
+         "best_test_error": r.best_on_test["test_error"], "seconds": r.time["seconds"], "date": r.time["start"][:10],
+         "device": r.environment["device"], "commit": r.environment["commit"], "dirty": r.environment["dirty"],
+         "record": r}
+        for r in load(where)
+    ]  # fmt: skip
+    columns = ["name", "recipe_id", "net", *Recipe().as_dict(), "train_error", "test_error", "dirty", "record"]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+
+
+def curves(where: str | Path | None = None) -> pd.DataFrame:
+    """One row a logged step of every run: name, net, depth, shortcut, scale, seed and the columns of a curve."""
+    frames = [
+        r.frame().assign(name=r.name, net=r.recipe.net_name, depth=r.recipe.depth, shortcut=r.recipe.shortcut or "none",
+                         scale=r.recipe.scale, seed=r.recipe.seed)
+        for r in load(where)
+    ]  # fmt: skip
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["name", *COLUMNS])
+
+
+def environment(device: torch.device, threads: int) -> dict:
+    """Commit, versions and machine. dirty: code under reslib/ or notebooks/*.py is uncommitted (None: not a checkout)."""
+    root = Path(__file__).parents[1]
+
+    def git(*words):
+        result = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True)
+        return result.stdout.strip() if result.returncode == 0 else None
+
+    def installed(name):
+        with contextlib.suppress(PackageNotFoundError):
+            return version(name)
+
+    try:
+        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", "reslib", "notebooks/*.py")
+    except FileNotFoundError:  # no git
+        commit, changes = None, None
+    return {
+        "commit": commit,
+        "dirty": None if changes is None else bool(changes),
+        **{name: installed(name) for name in ("reslib", "torch", "torchvision", "numpy", "ffcv")},
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "threads": threads,
+        "compiled": False,
+        "deterministic": device.type == "cpu",
+    }
+
+
+def cpu_name() -> str:
+    """The processor's model and instruction set, as torch sees them."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        return f"{[*names, 'CPU'][0]}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"

@@ -1,0 +1,270 @@
+"""Carry out a recipe: the learning rate, the step, evaluation, checkpoint and exact resume. `train(recipe)` -> Record.
+
+A run killed at any moment and started again ends with bit-identical weights on the same kind of device with the same number
+of threads: every random decision depends on (seed, epoch, sample) alone, and a checkpoint holds all the rest. On a CPU the
+step is eager, channels_last, fp32 (compiling it gains about a tenth and costs up to a minute: `python -m reslib bench step`).
+"""
+
+import contextlib
+import hashlib
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
+
+from . import data, probes, testing
+from .recipes import Recipe
+from .records import COLUMNS, Record, environment, pack, read, write
+
+CHECKPOINT_SECONDS = 60  # between checkpoints
+WARMUP_WINDOW = 50  # steps over which C14's training error is averaged
+PROBE_IMAGES = 256
+EXTENDED_DEPTH = 56  # plain nets are also tested when extended to it by identity layers (C21)
+
+
+@dataclass
+class State:
+    """What a checkpoint holds beside weights and momentum."""
+
+    step: int = 0  # iterations done
+    warm_at: int | None = None  # the iteration at which the warm-up ended
+    window: list[int] = field(default_factory=list)  # wrong images in each of the last WARMUP_WINDOW steps of the warm-up
+    loss_sum: float = 0.0  # since the last row of the curve
+    wrong: int = 0
+    curve: dict[str, list] = field(default_factory=lambda: {name: [] for name in COLUMNS})
+    probes: list = field(default_factory=list)
+    best: dict = field(default_factory=dict)
+    seconds: float = 0.0  # in all
+    step_seconds: float = 0.0  # in training steps
+    start: str = ""
+    threads: int = 0
+
+
+def lr_at(recipe: Recipe, step: int, warm: bool = True) -> float:
+    """The learning rate of iteration `step` (from 0): divided by 10 at each milestone; while not `warm`, the warm-up's."""
+    if recipe.warmup_lr is not None and not warm:
+        return recipe.warmup_lr
+    return recipe.lr * 0.1 ** sum(step >= m for m in recipe.milestones)
+
+
+def train_step(net: nn.Module, optimizer, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """One iteration of SGD. Returns the batch's loss (nats, before the step) and how many of its images were wrong."""
+    optimizer.zero_grad(set_to_none=True)
+    logits = net(images)  # (B, classes)
+    loss = cross_entropy(logits, labels)
+    loss.backward()
+    optimizer.step()
+    return loss.detach(), (logits.argmax(1) != labels).sum()
+
+
+def optimizer_for(recipe: Recipe, net: nn.Module) -> torch.optim.SGD:
+    return torch.optim.SGD(
+        net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True
+    )
+
+
+def stream(recipe: Recipe, step: int, **where) -> Iterator[tuple[Tensor, Tensor]]:
+    """Training batches from iteration `step` on, epoch after epoch, without end. Arguments as `data.loader`."""
+    per_epoch = len(data.loader(recipe, "train", **where))
+    if per_epoch == 0:
+        raise ValueError(f"a batch of {recipe.batch} is more than the training set holds.")
+    while True:
+        epoch, start = divmod(step, per_epoch)
+        for batch in data.loader(recipe, "train", epoch=epoch, start_batch=start, **where):
+            yield batch
+            step += 1
+
+
+def probe_steps(recipe: Recipe) -> set[int]:
+    """Iterations after which responses and gradients are probed; only the ends for very deep nets, to keep records small."""
+    if recipe.depth > 200:
+        return {0, recipe.steps}
+    return {0, *(recipe.steps * percent // 100 for percent in (1, 10, 50, 75, 100))}
+
+
+def train(recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume: bool = True, device=None,
+          backend: str = "auto") -> Record:  # fmt: skip
+    """Carry out a recipe and write its record into `out_dir`; returns the record.
+
+    resume: take up the checkpoint in `out_dir`, if there is one, with its number of threads; a finished run is only read.
+    device=None: a GPU if there is one. Raises as `data.loader`; ValueError for a damaged checkpoint or record;
+    FloatingPointError if the loss is no longer finite.
+    """
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    checkpoint, finished = out_dir / f"{recipe.name}.ckpt", out_dir / f"{recipe.name}.json"
+    if resume and finished.exists():
+        return read(finished)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    backend = data.choose_backend(recipe, backend, device)
+    fingerprint = describe_data(recipe, data_dir)
+
+    net = recipe.net().to(device, memory_format=torch.channels_last)
+    optimizer = optimizer_for(recipe, net)
+    state = State(start=datetime.now(UTC).isoformat(timespec="seconds"), threads=torch.get_num_threads())
+    if resume and checkpoint.exists():
+        state = load_checkpoint(checkpoint, net, optimizer)
+        torch.set_num_threads(state.threads)
+    machine = environment(device, state.threads)
+
+    still = dict(data_dir=data_dir, augment=False, backend="array", device=device)  # the same batches bit for bit
+    batches = stream(recipe, state.step, data_dir=data_dir, backend=backend, device=device)
+    began = saved = time.monotonic() - state.seconds
+    bar = tqdm(total=recipe.steps * recipe.batch, initial=state.step * recipe.batch, unit=" images", unit_scale=True,
+               desc=recipe.name.rsplit("-", 1)[0], mininterval=1, dynamic_ncols=True)  # fmt: skip
+    with bar, contextlib.closing(batches):
+        if state.step == 0:
+            state.probes.append(probe(recipe, net, 0, still))
+        while state.step < recipe.steps:
+            lr = lr_at(recipe, state.step, state.warm_at is not None)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            tick = time.monotonic()
+            loss, wrong = train_step(net, optimizer, *next(batches))
+            state.loss_sum, state.wrong = state.loss_sum + loss.double(), state.wrong + wrong
+            if recipe.warmup_lr is not None and state.warm_at is None:
+                watch_warmup(recipe, state, int(wrong))
+            state.step += 1
+            if state.step % recipe.log_every == 0:
+                log_row(recipe, state, lr)
+                bar.set_postfix(loss=f"{state.curve['train_loss'][-1]:.3f}", error=f"{state.curve['train_error'][-1]:.1f}%")
+            state.step_seconds += time.monotonic() - tick
+            bar.update(recipe.batch)
+
+            if state.step % recipe.eval_every == 0 and state.step < recipe.steps:
+                result = testing.evaluate(net, data.loader(recipe, "test", **still))
+                note_test(state, result["top1_error"], result["loss"])
+            if state.step in probe_steps(recipe):
+                state.probes.append(probe(recipe, net, state.step, still))
+            if time.monotonic() - saved > CHECKPOINT_SECONDS or state.step == recipe.steps:
+                state.seconds = time.monotonic() - began
+                save_checkpoint(checkpoint, recipe, net, optimizer, state)
+                saved = time.monotonic()
+
+    final, predictions = finish(recipe, net, state, still)
+    seconds = time.monotonic() - began
+    record = Record(
+        recipe=recipe, data=fingerprint, environment=machine, backend=backend,
+        time={"start": state.start, "seconds": round(seconds, 1),
+              "images_per_second": round(recipe.steps * recipe.batch / state.step_seconds, 1)},
+        final=final, best_on_test=state.best, probes=state.probes, test_predictions=predictions, curve=state.curve,
+        weights_sha256=weights_sha256(net),
+    )  # fmt: skip
+    write(record, out_dir)
+    checkpoint.unlink(missing_ok=True)
+    return record
+
+
+def watch_warmup(recipe: Recipe, state: State, wrong: int) -> None:
+    """End the warm-up (section 4.2) once the training error over the last WARMUP_WINDOW steps is below the threshold."""
+    state.window = [*state.window, wrong][-WARMUP_WINDOW:]
+    error = 100 * sum(state.window) / (recipe.batch * len(state.window))
+    if len(state.window) == WARMUP_WINDOW and error < recipe.warmup_until:
+        state.warm_at = state.step + 1
+
+
+def log_row(recipe: Recipe, state: State, lr: float) -> None:
+    """Close a row of the curve: the means since the last one. Raises FloatingPointError if the loss is not finite."""
+    loss = float(state.loss_sum) / recipe.log_every
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"{recipe.name}: the loss is {loss} after {state.step} steps; the run was given up, its last "
+                                 "checkpoint is kept.")  # fmt: skip
+    error = 100 * int(state.wrong) / (recipe.log_every * recipe.batch)
+    row = {"step": state.step, "lr": short(lr), "train_error": short(error), "train_loss": short(loss)}
+    for name in COLUMNS:
+        state.curve[name].append(row.get(name))
+    state.loss_sum, state.wrong = 0.0, 0
+
+
+def note_test(state: State, error: float, loss: float) -> None:
+    """Put a pass over the test images into the curve's last row, and keep the best."""
+    state.curve["test_error"][-1], state.curve["test_loss"][-1] = short(error), short(loss)
+    if not state.best or error < state.best["test_error"]:
+        state.best = {"step": state.step, "test_error": short(error)}
+
+
+def probe(recipe: Recipe, net: nn.Module, step: int, still: dict) -> dict:
+    """`probes.probe` on the first training images, not augmented."""
+    images, labels = next(iter(data.loader(replace(recipe, batch=PROBE_IMAGES), "train", **still)))
+    values = probes.probe(net, images, labels)
+    return {"step": step} | {k: v if k == "layer" else [short(x) for x in v] for k, v in values.items()}
+
+
+def finish(recipe: Recipe, net: nn.Module, state: State, still: dict) -> tuple[dict, str]:
+    """The final passes, with moving-average and with recomputed BN statistics; returns (final, packed predictions)."""
+    everything = data.loader(recipe, "train", **still)  # all training images, not augmented, in their order
+    test = data.loader(recipe, "test", **still)
+    logits, labels = testing.predict(net, test)
+    tested, trained = testing.score(logits, labels), testing.evaluate(net, everything)
+    recomputed = testing.evaluate(testing.recomputed_bn(net, everything), test)
+    note_test(state, tested["top1_error"], tested["loss"])
+    final = {
+        "step": state.step,
+        "train_error": trained["top1_error"], "train_loss": trained["loss"],
+        "train_error_running": state.curve["train_error"][-1], "train_loss_running": state.curve["train_loss"][-1],
+        "test_error": tested["top1_error"], "test_loss": tested["loss"],
+        "test_error_recomputed_bn": recomputed["top1_error"], "test_loss_recomputed_bn": recomputed["loss"],
+    }  # fmt: skip
+    if recipe.split != "50k":
+        final["val_error"] = testing.evaluate(net, data.loader(recipe, "val", **still))["top1_error"]
+    if recipe.warmup_lr is not None:
+        final["warmup_steps"] = state.warm_at
+    if recipe.shortcut is None and recipe.layers == 2 and recipe.depth < EXTENDED_DEPTH:
+        deep = probes.extend_by_identity(net, EXTENDED_DEPTH)
+        final["identity_extension"] = {
+            "depth": EXTENDED_DEPTH,
+            "train_error": short(testing.evaluate(deep, everything)["top1_error"]),
+            "logit_difference": short((testing.predict(deep, test)[0] - logits).abs().max().item()),
+        }
+    final = {k: short(v) if isinstance(v, float) else v for k, v in final.items()}
+    return final, pack(logits.argmax(1).numpy())
+
+
+def short(x: float) -> float:
+    """Six significant digits: enough for any figure, and records stay small."""
+    return float(f"{x:.6g}")
+
+
+def save_checkpoint(path: Path, recipe: Recipe, net: nn.Module, optimizer, state: State) -> None:
+    """Written beside and renamed: a crash leaves the old checkpoint or the new one."""
+    state.loss_sum, state.wrong = float(state.loss_sum), int(state.wrong)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    torch.save({"state": asdict(state), "net": net.state_dict(), "optimizer": optimizer.state_dict()}, part)
+    os.replace(part, path)
+
+
+def load_checkpoint(path: Path, net: nn.Module, optimizer) -> State:
+    """Restore weights and momentum in place, return the rest. Raises ValueError, naming the file, if it is damaged."""
+    try:
+        saved = torch.load(path, map_location=next(net.parameters()).device, weights_only=True)
+        net.load_state_dict(saved["net"])
+        optimizer.load_state_dict(saved["optimizer"])
+        return State(**saved["state"])
+    except Exception as error:  # torch.load raises many kinds
+        raise ValueError(f"{path} is damaged or of another version ({type(error).__name__}): delete it to start the run anew.") from None
+
+
+def weights_sha256(net: nn.Module) -> str:
+    """Of all parameters and buffers, in the order of the state dict."""
+    tensors = (t.detach().cpu().contiguous().numpy().tobytes() for t in net.state_dict().values())
+    digest = hashlib.sha256()
+    for chunk in tensors:
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def describe_data(recipe: Recipe, data_dir) -> dict:
+    """Name, fingerprint of the bytes used, and counts."""
+    train, test = (data.images(recipe, train=part, data_dir=data_dir) for part in (True, False))
+    n = len(data.split_ids(recipe, "train", len(train.labels)))
+    sha256 = hashlib.sha256((train.sha256 + test.sha256).encode()).hexdigest()
+    name = train.name.removesuffix("-train")
+    return {"name": name, "sha256": sha256, "train": n, "val": len(train.labels) - n, "test": len(test.labels)}
