@@ -106,8 +106,9 @@ def mark(state: str) -> None:
     os.replace(part, STAMP)
 
 
-def pip(*arguments: object) -> None:
-    run(BIN / "python", "-m", "pip", "--disable-pip-version-check", *arguments, env={**os.environ, "PIP_USER": "0"})
+def pip(*arguments: object, **environment: str) -> None:
+    environment |= {"PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    run(BIN / "python", "-m", "pip", *arguments, env={**os.environ, **environment})
 
 
 def remove_fragments() -> None:
@@ -123,7 +124,7 @@ def python_packages(cpu: bool) -> None:
     if cpu:
         pip("install", "--no-deps", "--index-url", CPU_INDEX, *pinned("torch", "torchvision"))
     pip("install", "--no-build-isolation", "--requirement", LOCK)
-    pip("install", "--no-build-isolation", "--no-deps", "--quiet", "--editable", ROOT)
+    pip("install", "--no-build-isolation", "--no-deps", "--quiet", "--editable", ROOT, PYTHONWARNINGS="ignore")
     pip("check")
     if LINUX and not quiet(BIN / "python", "-c", "import ffcv"):  # pip kept a build made for other system libraries
         pip("install", "--no-build-isolation", "--no-deps", "--no-cache-dir", "--force-reinstall", *pinned("ffcv"))
