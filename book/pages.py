@@ -1,0 +1,190 @@
+"""What the book's pages ask for: `{{ kind:name }}` in a page is replaced by a value computed here when it is built."""
+
+import csv
+import json
+import os
+import platform
+import re
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("reslib torch torchvision ffcv numpy scipy pandas scikit-learn numba matplotlib seaborn jupyterlab "
+            "jupytext papermill jupyter-book sphinx myst-nb sphinx-mathjax-offline").split()  # fmt: skip
+SCALES = {  # what the steps of a scale are done on, and about how long they take
+    "demo": ("scikit-learn's digits, 16 × 16", "seconds, in every build"),
+    "pocket": ("CIFAR-10, averaged to 16 × 16", "minutes on a laptop"),
+    "night": ("CIFAR-10, averaged to 16 × 16", "an hour or so on two cores"),
+    "paper": ("CIFAR-10 as published, 32 × 32", "minutes on a GPU"),
+}
+
+
+def fill(text, known):
+    """The text with its values. Raises SystemExit for one that is not known."""
+
+    def value(match):
+        if match[1] not in known:
+            raise SystemExit(f"book: nothing is known of {{{{ {match[1]} }}}}")
+        return str(known[match[1]])
+
+    return re.sub(r"\{\{\s*(\w+:[\w.]+)\s*\}\}", value, text)
+
+
+def values(notebooks):
+    """All values, given the executed notebooks (each with its .json beside it)."""
+    return paper() | judged() | recipes() | chapters(notebooks) | evidence() | machine()
+
+
+def paper():
+    """paper:QUANTITY, as printed in the paper; 11.3e9 reads 11.3 billion."""
+    with (ROOT / "reslib" / "paper.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {f"paper:{r['quantity']}": r["value"].replace("e9", " billion").replace("e6", " million") for r in rows}
+
+
+def judged():
+    """What reslib.claims says of each claim, and the table of all verdicts."""
+    from reslib.claims import CLAIMS, LEAST_SEEDS, RULES, table, verdicts
+
+    rows = verdicts().to_dict("records")
+    found = {claim.id: [row for row in rows if row["claim"] == claim.id] for claim in CLAIMS}
+    known = {
+        "table:verdicts": table() if rows else "*No run has been recorded yet.*",
+        "count:claims": len(CLAIMS),
+        "count:seeds": LEAST_SEEDS,
+        "count:judged": sum(map(bool, found.values())),
+        "table:overview": markdown(
+            ["claim", "what it says", "verdict"],
+            [[f"[{c.id}](#{c.id.lower()})", c.text, verdict_in_short(found[c.id])] for c in CLAIMS],
+        ),
+    }
+    for claim in CLAIMS:
+        told = {"What would show it": [sentence(claim.would_show)]}
+        if claim.id in RULES:
+            told["The rule"] = [sentence(" ".join(RULES[claim.id].__doc__.split()))]
+        line = "**{verdict}** at {scale} scale, n = {n}: {ours}".format_map
+        told["Verdict"] = [line(row) for row in found[claim.id]] or ["not yet tested"]
+        known[f"where:{claim.id}"] = claim.where
+        known[f"judged:{claim.id}"] = "\n\n".join(f"{term}\n: " + "\n: ".join(lines) for term, lines in told.items())
+    return known
+
+
+def sentence(text):
+    return f"{text[0].upper()}{text[1:].rstrip('.')}."
+
+
+def verdict_in_short(rows):
+    return "; ".join(f"{row['verdict']} ({row['scale']})" for row in rows) or "not yet tested"
+
+
+def recipes():
+    from reslib import CIFAR
+    from reslib.recipes import DEPARTURES
+
+    rows = [[f"**{name}**", data, f"{CIFAR.at(name).steps:,}", cost] for name, (data, cost) in SCALES.items()]
+    return {
+        "table:scales": markdown(["scale", "data", "steps", "a run takes"], rows),
+        "table:departures": markdown(["what", "the question", "done here"], DEPARTURES),
+    }
+
+
+def chapters(notebooks):
+    runs = {path.stem: json.loads(path.with_suffix(".json").read_text()) for path in notebooks}
+    link = {path.stem: f"[{title(path)}](notebooks/{path.name})" for path in notebooks}
+    times = [
+        [link[stem], date(r["start"]), f"{r['seconds']:.0f} s", megabytes(r["peak_mb"]), code(r["commit"], r["clean"])]
+        for stem, r in runs.items()
+    ]
+    given = [[link[stem], ", ".join(f"`{n} = {v}`" for n, v in r["parameters"].items())] for stem, r in runs.items()]
+    return {
+        "list:chapters": "\n".join(f"1. {line}" for line in link.values()),
+        "table:runs": markdown(["chapter", "run on", "time", "peak memory", "commit"], times),
+        "table:parameters": markdown(["chapter", "parameters"], given),
+    }
+
+
+def megabytes(amount):
+    return f"{amount:,} MB" if amount else "not measured"
+
+
+def title(notebook):
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return re.search(r"^# (.+)", prose, re.M)[1]
+
+
+def evidence():
+    from reslib.records import records
+
+    rows = records()
+    lines = [
+        [*names, ", ".join(map(str, sorted(runs["seed"]))), between(runs["date"]), between(runs["device"]),
+         ", ".join(sorted({code(c[:10], not dirty) for c, dirty in zip(runs["commit"], runs["dirty"], strict=True)}))]
+        for names, runs in (rows.groupby(["data", "net", "scale"], sort=False) if len(rows) else ())
+    ]  # fmt: skip
+    return {"table:records": markdown(["data", "net", "scale", "seeds", "recorded", "on", "commit"], lines)}
+
+
+def between(values):
+    found = sorted(set(values))
+    return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
+
+
+def machine():
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else 0
+    what = {
+        "processor": model[1] if model else platform.processor(),
+        "cores": os.cpu_count(),
+        "memory": f"{memory:.0f} GiB" if memory else "unknown",
+        "system": system(),
+        "Python": platform.python_version(),
+    }
+    return {
+        "table:machine": markdown(["what", "value"], what.items()),
+        "table:packages": markdown(["package", "version"], [[name, version(name)] for name in PACKAGES]),
+        "build:date": date(datetime.now().timestamp()),
+        "build:commit": code(*revision()),
+    }
+
+
+def system():
+    try:
+        return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {platform.machine()}"
+    except OSError:
+        return platform.platform()
+
+
+def version(package):
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def revision():
+    """The commit in short, and whether nothing beside it is in the tree."""
+    git = ["git", "-C", str(ROOT)]
+    head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True)
+    rest = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
+    return (head.stdout.strip(), not rest.stdout.strip()) if head.returncode == 0 else ("unknown", True)
+
+
+def code(commit, clean):
+    return f"`{commit}`" + ("" if clean else " with uncommitted changes")
+
+
+def date(seconds):
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def markdown(header, rows):
+    """A Markdown table, or a word where there is nothing to put into it."""
+    rows = list(rows)
+    if not rows:
+        return "*None yet.*"
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
