@@ -1,8 +1,8 @@
 """reslib: the replication book of "Deep Residual Learning for Image Recognition" (He, Zhang, Ren, Sun, 2015).
 
-    from dataclasses import replace
-    import reslib
-    record = reslib.train(replace(reslib.CIFAR, depth=56, shortcut=None).at("pocket"))
+from dataclasses import replace
+import reslib
+record = reslib.train(replace(reslib.CIFAR, depth=56, shortcut=None).at("pocket"))
 """
 
 from .data import loader

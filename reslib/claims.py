@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .records import Record, records
 from .recipes import CIFAR, Recipe
+from .records import Record, records
 
 SEEDS = {"pocket": (0, 1, 2), "night": (0, 1, 2), "paper": (0, 1, 2, 3, 4)}
 """The seeds of the evidence, fixed beforehand. Pilots use 1000 and above; `demo` runs are demonstrations, never judged."""
@@ -38,43 +38,140 @@ class Claim:
 
 
 CLAIMS = (
-    Claim("C1", "§1, Fig. 1", "A deeper plain net has a higher training error (CIFAR-10, 56 against 20 layers): not overfitting",
-          "training error of plain-56 above plain-20, paired over seeds"),
-    Claim("C2", "§4.1, Fig. 4 left, Table 2", "The same on ImageNet: plain-34 is worse than plain-18, its training error higher "
-          "throughout", "as C1, at ImageNet scale"),
-    Claim("C3", "§4.1", "It is not vanishing gradients: with BN, forward signals keep a non-zero variance and backward gradients do "
-          "not vanish", "standard deviation of responses and norm of gradients, layer by layer, through training"),
-    Claim("C4", "§4.1, footnote 3", "Three times the iterations do not cure it", "plain-20 and -56 at three times the steps"),
-    Claim("C5", "§4.1, Fig. 4 right, Table 2", "Residual nets reverse it: the deeper one is better, its training error lower",
-          "the sign of the effect of depth flips with the shortcut"),
-    Claim("C6", "§4.1, Table 2", "The 34-layer ResNet beats its plain twin by a wide margin", "paired difference"),
-    Claim("C7", "§4.1, Table 2", "At 18 layers both are as accurate, but the ResNet converges faster",
-          "steps to a given training error, and a test of equivalence"),
-    Claim("C8", "§4.1, Table 3", "Options A, B and C all beat the plain net; C is slightly better than B, and B than A: projections are "
-          "not essential", "A, B, C with intervals"),
-    Claim("C9", "§4.1, Tables 1, 3", "Bottleneck nets of 50, 101, 152 layers are more accurate than 34: no degradation",
-          "the series over depth"),
-    Claim("C10", "§4.1, Table 1", "ResNet-152 is cheaper than VGG-16 and VGG-19", "counted multiply-adds"),
-    Claim("C11", "§3.2", "Identity shortcuts add neither parameters nor computation", "plain and option A counted: equal"),
-    Claim("C12", "§3.2", "A single-layer F is like a linear layer, y = W x + x: no advantage", "one-layer blocks"),
-    Claim("C13", "§4.2, Table 6, Fig. 6", "CIFAR-10 ResNets improve from 20 to 110 layers, plain nets get worse",
-          "the series over depth, both families"),
-    Claim("C14", "§4.2", "ResNet-110 starts slowly at a learning rate of 0.1; a warm-up at 0.01 helps; without it (footnote 5) it "
-          "converges too", "both schedules"),
-    Claim("C15", "§4.2, Fig. 7", "Responses of ResNets are smaller than those of plain nets, and smaller the deeper the net",
-          "standard deviation of each layer's response"),
-    Claim("C16", "§4.2", "A 1202-layer net trains without difficulty but tests worse than 110: overfitting", "ResNet-1202"),
-    Claim("C17", "§3.3", "Plain-34 costs a small part of VGG-19", "counted multiply-adds"),
-    Claim("C18", "§4.1", "A projection on a bottleneck's shortcut would double its time and size", "counted"),
-    Claim("C19", "§4.2, Table 6", "ResNet-110 has fewer parameters than FitNet and Highway, yet is among the best",
-          "counted, with C13"),
-    Claim("C20", "§4.1, Tables 4, 5", "A single ResNet-152 beats all earlier ensembles", "needs ImageNet"),
-    Claim("C21", "§1", "A deeper net that is no worse exists by construction: added layers that are the identity",
-          "a trained plain-20 extended to 56 layers by identity layers has the same training error; plain-56 trained from scratch "
-          "does not find it"),
-    Claim("C22", "§1", "Vanishing and exploding gradients are largely dealt with by normalised initialisation and BN",
-          "signals and gradients at the start, by initialisation and depth, without and with BN"),
-)  # fmt: skip
+    Claim(
+        "C1",
+        "§1, Fig. 1",
+        "A deeper plain net has a higher training error (CIFAR-10, 56 against 20 layers): not overfitting",
+        "training error of plain-56 above plain-20, paired over seeds",
+    ),
+    Claim(
+        "C2",
+        "§4.1, Fig. 4 left, Table 2",
+        "The same on ImageNet: plain-34 is worse than plain-18, its training error higher throughout",
+        "as C1, at ImageNet scale",
+    ),
+    Claim(
+        "C3",
+        "§4.1",
+        "It is not vanishing gradients: with BN, forward signals keep a non-zero variance and backward gradients do not vanish",
+        "standard deviation of responses and norm of gradients, layer by layer, through training",
+    ),
+    Claim(
+        "C4",
+        "§4.1, footnote 3",
+        "Three times the iterations do not cure it",
+        "plain-20 and -56 at three times the steps",
+    ),
+    Claim(
+        "C5",
+        "§4.1, Fig. 4 right, Table 2",
+        "Residual nets reverse it: the deeper one is better, its training error lower",
+        "the sign of the effect of depth flips with the shortcut",
+    ),
+    Claim(
+        "C6",
+        "§4.1, Table 2",
+        "The 34-layer ResNet beats its plain twin by a wide margin",
+        "paired difference",
+    ),
+    Claim(
+        "C7",
+        "§4.1, Table 2",
+        "At 18 layers both are as accurate, but the ResNet converges faster",
+        "steps to a given training error, and a test of equivalence",
+    ),
+    Claim(
+        "C8",
+        "§4.1, Table 3",
+        "Options A, B and C all beat the plain net; C is slightly better than B, and B than A: projections are not essential",
+        "A, B, C with intervals",
+    ),
+    Claim(
+        "C9",
+        "§4.1, Tables 1, 3",
+        "Bottleneck nets of 50, 101, 152 layers are more accurate than 34: no degradation",
+        "the series over depth",
+    ),
+    Claim(
+        "C10",
+        "§4.1, Table 1",
+        "ResNet-152 is cheaper than VGG-16 and VGG-19",
+        "counted multiply-adds",
+    ),
+    Claim(
+        "C11",
+        "§3.2",
+        "Identity shortcuts add neither parameters nor computation",
+        "plain and option A counted: equal",
+    ),
+    Claim(
+        "C12",
+        "§3.2",
+        "A single-layer F is like a linear layer, y = W x + x: no advantage",
+        "one-layer blocks",
+    ),
+    Claim(
+        "C13",
+        "§4.2, Table 6, Fig. 6",
+        "CIFAR-10 ResNets improve from 20 to 110 layers, plain nets get worse",
+        "the series over depth, both families",
+    ),
+    Claim(
+        "C14",
+        "§4.2",
+        "ResNet-110 starts slowly at a learning rate of 0.1; a warm-up at 0.01 helps; without it (footnote 5) it converges too",
+        "both schedules",
+    ),
+    Claim(
+        "C15",
+        "§4.2, Fig. 7",
+        "Responses of ResNets are smaller than those of plain nets, and smaller the deeper the net",
+        "standard deviation of each layer's response",
+    ),
+    Claim(
+        "C16",
+        "§4.2",
+        "A 1202-layer net trains without difficulty but tests worse than 110: overfitting",
+        "ResNet-1202",
+    ),
+    Claim(
+        "C17",
+        "§3.3",
+        "Plain-34 costs a small part of VGG-19",
+        "counted multiply-adds",
+    ),
+    Claim(
+        "C18",
+        "§4.1",
+        "A projection on a bottleneck's shortcut would double its time and size",
+        "counted",
+    ),
+    Claim(
+        "C19",
+        "§4.2, Table 6",
+        "ResNet-110 has fewer parameters than FitNet and Highway, yet is among the best",
+        "counted, with C13",
+    ),
+    Claim(
+        "C20",
+        "§4.1, Tables 4, 5",
+        "A single ResNet-152 beats all earlier ensembles",
+        "needs ImageNet",
+    ),
+    Claim(
+        "C21",
+        "§1",
+        "A deeper net that is no worse exists by construction: added layers that are the identity",
+        "a trained plain-20 extended to 56 layers by identity layers has the same training error; plain-56 "
+        "trained from scratch does not find it",
+    ),
+    Claim(
+        "C22",
+        "§1",
+        "Vanishing and exploding gradients are largely dealt with by normalised initialisation and BN",
+        "signals and gradients at the start, by initialisation and depth, without and with BN",
+    ),
+)
 
 
 @cache
@@ -171,11 +268,12 @@ def backward_ratio(record: Record) -> pd.Series:
 def c3(scale: str, runs: pd.DataFrame) -> list[Part]:
     """In plain-56, at every probed step: no response's standard deviation and no backward ratio is below VANISHED."""
     deep = nets(scale, runs)["plain56"].values()
+    smallest_std = tuple(float(r.probe_frame().response_std.min()) for r in deep)
+    ratios = tuple(float(backward_ratio(r).min()) for r in deep)
     return [
-        Part("plain-56, smallest response std:", tuple(float(r.probe_frame().response_std.min()) for r in deep), VANISHED, unit=""),
-        Part("smallest log10 of gradient, first / last third of the layers:", tuple(float(backward_ratio(r).min()) for r in deep),
-             math.log10(VANISHED), unit=""),
-    ]  # fmt: skip
+        Part("plain-56, smallest response std:", smallest_std, VANISHED, unit=""),
+        Part("smallest log10 of gradient, first / last third of the layers:", ratios, math.log10(VANISHED), unit=""),
+    ]
 
 
 def c5(scale: str, runs: pd.DataFrame) -> list[Part]:
@@ -189,7 +287,11 @@ def c5(scale: str, runs: pd.DataFrame) -> list[Part]:
     if scale == "pocket":
         rows = paired(train_error, *four)
         return [
-            Part("cost of depth, plain less residual, training error:", tuple((b - a) - (d - c) for a, b, c, d in rows), 0),
+            Part(
+                "cost of depth, plain less residual, training error:",
+                tuple((b - a) - (d - c) for a, b, c, d in rows),
+                0,
+            ),
             Part("plain-56 - ResNet-56, training error:", tuple(b - d for _, b, _, d in rows), 0),
         ]
     return [

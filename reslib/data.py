@@ -70,7 +70,9 @@ def read_cifar10(folder: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
     if base.is_dir():
         for name, md5 in [*CIFAR10.train_list, *CIFAR10.test_list]:
             if not (base / name).is_file():
-                raise ValueError(f"{base / name} is missing: delete {base} and run `python -m reslib data` to fetch CIFAR-10 anew.")
+                raise ValueError(
+                    f"{base / name} is missing: delete {base} and run `python -m reslib data` to fetch CIFAR-10 anew."
+                )
             if not check_integrity(base / name, md5):
                 raise ValueError(f"{base / name} is damaged (its MD5 is not CIFAR-10's): delete {base} and run "
                                  "`python -m reslib data` to fetch it anew.")  # fmt: skip
@@ -80,8 +82,8 @@ def read_cifar10(folder: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
             CIFAR10(folder, download=True)
         except (OSError, RuntimeError) as error:
             raise FileNotFoundError(
-                f"CIFAR-10 is not in {folder.absolute()} and could not be downloaded ({error}): set RESLIB_DATA to a folder that "
-                "holds cifar-10-batches-py, or run `python -m reslib data` where there is a network."
+                f"CIFAR-10 is not in {folder.absolute()} and could not be downloaded ({error}): set RESLIB_DATA to a folder "
+                "that holds cifar-10-batches-py, or run `python -m reslib data` where there is a network."
             ) from None
     part = CIFAR10(folder, train=train)
     return part.data, np.asarray(part.targets, dtype=np.int64)

@@ -60,7 +60,9 @@ class Recipe:
         if list(self.milestones) != sorted(set(self.milestones)) or any(m >= self.steps for m in self.milestones):
             raise ValueError(f"milestones {self.milestones} must rise and lie below steps ({self.steps}).")
         if self.steps % self.log_every or self.eval_every % self.log_every:
-            raise ValueError(f"log_every ({self.log_every}) must divide steps ({self.steps}) and eval_every ({self.eval_every}).")
+            raise ValueError(
+                f"log_every ({self.log_every}) must divide steps ({self.steps}) and eval_every ({self.eval_every})."
+            )
         if self.data == "imagenet":
             if self.depth not in resnet.IMAGENET_NETS or (self.shortcut is None and self.depth not in (18, 34)):
                 raise ValueError(f"depth {self.depth} is not an ImageNet net of the paper: Table 1 has 18, 34, 50, 101, 152 "

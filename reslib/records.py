@@ -71,8 +71,8 @@ class Record:
         """One line: recorded when, on what, from which commit."""
         e = self.environment
         commit = (e["commit"] or "unknown")[:10] + (" (uncommitted changes)" if e["dirty"] else "")
-        return (f"{self.name}: recorded {self.time['start'][:10]} on {e['device']} ({e['threads']} threads), torch {e['torch']}, "
-                f"commit {commit}, {self.time['seconds'] / 60:.1f} min")  # fmt: skip
+        return (f"{self.name}: recorded {self.time['start'][:10]} on {e['device']} ({e['threads']} threads), "
+                f"torch {e['torch']}, commit {commit}, {self.time['seconds'] / 60:.1f} min")  # fmt: skip
 
 
 def pack(classes: np.ndarray) -> str:
@@ -143,11 +143,12 @@ def replay(recipe: Recipe) -> Record:
 
 def command(recipe: Recipe) -> str:
     """The shell command that carries out a recipe and records it."""
-    base = Recipe().at(recipe.scale)
-    changed = {k: v for k, v in recipe.as_dict().items() if v != getattr(base, k)}
-    words = ["python -m reslib train", f"--scale {recipe.scale}"]
-    words += [f"--set {k}={json.dumps(v) if isinstance(v, list | tuple | bool) else v}" for k, v in changed.items()]
-    return " ".join([*words, "--out notebooks/records"]).replace("shortcut=None", "shortcut=none")
+    base = Recipe().at(recipe.scale).as_dict()
+    changed = {k: v for k, v in recipe.as_dict().items() if v != base[k]}
+    words = [f"python -m reslib train --scale {recipe.scale}"]
+    words += [f"--{name} {changed.pop(name) or 'none'}" for name in ("depth", "shortcut", "seed") if name in changed]
+    words += [f"--set '{name}={json.dumps(value)}'" for name, value in changed.items()]
+    return " ".join([*words, "--out notebooks/records"])
 
 
 def load(where: str | Path | None = None) -> list[Record]:

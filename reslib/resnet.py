@@ -197,9 +197,7 @@ IMAGENET_NETS = {
 """Table 1: block and blocks a stage, by depth."""
 
 
-def imagenet_resnet(
-    depth: int, shortcut: str | None = "B", stride_on: str = "1x1", num_classes: int = 1000
-) -> ResNet:
+def imagenet_resnet(depth: int, shortcut: str | None = "B", stride_on: str = "1x1", num_classes: int = 1000) -> ResNet:
     """The nets of Table 1: 18, 34 (basic blocks), 50, 101, 152 (bottlenecks). (B, 3, 224, 224) -> (B, num_classes).
 
     Table 2 uses option A; Table 3's 50, 101 and 152 use B. Raises ValueError for a depth that Table 1 does not have, or an

@@ -50,7 +50,7 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict
 
 @torch.no_grad()
 def recomputed_bn(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> nn.Module:
-    """A copy of the model whose BN statistics are true averages over `batches`, not moving ones (the authors' release notes)."""
+    """A copy of the model whose BN statistics are true averages over `batches`, not moving ones (authors' release notes)."""
     model = copy.deepcopy(model).train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

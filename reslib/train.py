@@ -66,9 +66,7 @@ def train_step(net: nn.Module, optimizer, images: Tensor, labels: Tensor) -> tup
 
 
 def optimizer_for(recipe: Recipe, net: nn.Module) -> torch.optim.SGD:
-    return torch.optim.SGD(
-        net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True
-    )
+    return torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True)
 
 
 def stream(recipe: Recipe, step: int, **where) -> Iterator[tuple[Tensor, Tensor]]:
@@ -249,7 +247,9 @@ def load_checkpoint(path: Path, net: nn.Module, optimizer) -> State:
         optimizer.load_state_dict(saved["optimizer"])
         return State(**saved["state"])
     except Exception as error:  # torch.load raises many kinds
-        raise ValueError(f"{path} is damaged or of another version ({type(error).__name__}): delete it to start the run anew.") from None
+        raise ValueError(
+            f"{path} is damaged or of another version ({type(error).__name__}): delete it to start the run anew."
+        ) from None
 
 
 def weights_sha256(net: nn.Module) -> str:

@@ -1,0 +1,120 @@
+"""python -m reslib data | train | bench | claims: the same functions from a shell. `--help` after any of them."""
+
+import json
+import os
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .recipes import CIFAR, SCALES
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+bench_app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
+app.add_typer(bench_app, name="bench")
+
+
+@app.command()
+def data(folder: Annotated[Path | None, typer.Option("--dir", help="default: $RESLIB_DATA, else ./data")] = None):
+    """Fetch CIFAR-10 where it is missing, and check it."""
+    from .data import data_folder, images
+
+    folder = data_folder(folder)
+    for train in (True, False):
+        part = images(CIFAR, train=train, data_dir=folder)
+        print(f"{folder}: CIFAR-10, {len(part.labels):,} {'training' if train else 'test'} images, sha256 {part.sha256[:16]}")
+
+
+@app.command()
+def train(
+    scale: Annotated[str, typer.Option(help=", ".join(SCALES))] = "pocket",
+    depth: Annotated[int, typer.Option(help="layers: 20, 32, 44, 56, 110, any 6n+2")] = 20,
+    shortcut: Annotated[str, typer.Option(help="A, B, C, or none: a plain net")] = "A",
+    seed: int = 0,
+    change: Annotated[list[str] | None, typer.Option("--set", help="any other field, as FIELD=VALUE, e.g. batch=64")] = None,
+    out: Annotated[Path, typer.Option(help="folder for the record and, while running, the checkpoint")] = Path("runs"),
+    data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
+    backend: Annotated[str, typer.Option(help="auto, ffcv, array, torch")] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: torch's choice")] = None,
+    anew: Annotated[bool, typer.Option(help="start over: take up neither checkpoint nor record")] = False,
+):
+    """Carry out a run; go on from its checkpoint if it was interrupted."""
+    import torch
+
+    from .train import train as run
+
+    fields = dict(split_field(words) for words in change or [])
+    option = None if shortcut.lower() == "none" else shortcut
+    recipe = replace(
+        replace(CIFAR, depth=depth, shortcut=option, seed=seed, layers=fields.pop("layers", 2)).at(scale), **fields
+    )
+    if threads:
+        torch.set_num_threads(threads)
+    record = run(recipe, data_dir=data_dir, out_dir=out, resume=not anew, device=device, backend=backend)
+    final = record.final
+    errors = f"training error {final['train_error']:.2f} %, test error {final['test_error']:.2f} %"
+    print(f"{out / record.name}.json: {errors} at the last of {final['step']:,} iterations")
+
+
+def split_field(words: str):
+    """ "batch=64" -> ("batch", 64). Raises ValueError for no field of a recipe."""
+    name, _, value = words.partition("=")
+    if name not in CIFAR.as_dict():
+        raise ValueError(f"--set {words}: a recipe has no field {name!r}; it has {', '.join(CIFAR.as_dict())}.")
+    try:
+        value = json.loads(value)
+    except ValueError:
+        pass  # a word such as fan_out
+    return name, tuple(value) if isinstance(value, list) else value
+
+
+@bench_app.command()
+def step(depth: int = 20, size: int = 32, batch: int = 128, rounds: int = 7, steps: int = 5, threads: int | None = None,
+         compiled: Annotated[bool, typer.Option(help="also torch.compile (takes a minute)")] = False,
+         device: str = "cpu"):  # fmt: skip
+    """The training step: what `train` does against the plain eager NCHW loop, in turn, in one run."""
+    import torch
+
+    from . import bench
+    from .records import cpu_name
+
+    if threads:
+        torch.set_num_threads(threads)
+    seconds = bench.step_times(depth, size, batch, rounds, steps, compiled, device)
+    print(f"ResNet-{depth}, {size}x{size}, batch {batch}, {cpu_name()}, {torch.get_num_threads()} threads, torch "
+          f"{torch.__version__}, median of {rounds} rounds\n\n{bench.step_table(seconds, batch)}\n\n"
+          f"largest resident memory: {bench.peak_memory():.2f} GB")  # fmt: skip
+
+
+@app.command()
+def claims(
+    write: Annotated[Path | None, typer.Option(help="put the table into this file, between its claims marks")] = None,
+):
+    """Print the verdicts on the paper's claims, from the records."""
+    from .claims import table
+
+    text = table()
+    if write is None:
+        print(text)
+        return
+    old = write.read_text()
+    new = re.sub(r"(<!-- claims -->\n).*?(\n<!-- /claims -->)", lambda m: m[1] + text + m[2], old, flags=re.DOTALL)
+    part = write.with_suffix(".part")
+    part.write_text(new)
+    os.replace(part, write)
+
+
+def main() -> None:
+    """Run the command line; what is wrong is said in one sentence."""
+    try:
+        app()
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        sys.exit(f"{error}" or type(error).__name__)
+
+
+if __name__ == "__main__":
+    main()
