@@ -135,8 +135,9 @@ def still(notebook):
         for output in cell.get("outputs", []):
             if view := output.get("data", {}).pop(kind("view"), None):
                 parts = [models.get(name[10:], {}) for name in models.get(view["model_id"], {}).get("children", [])]
-                said = [html.unescape(part["value"]).strip() for part in parts if isinstance(part.get("value"), str)]
-                output["data"] = {"text/plain": " ".join(said)} if len(parts) == 3 and any(said) else {}
+                said = " ".join(html.unescape(p["value"]) for p in parts if isinstance(p.get("value"), str))
+                said = " ".join(said.replace("\u2007", " ").split())  # tqdm pads with figure spaces
+                output["data"] = {"text/plain": said} if len(parts) == 3 and said else {}
         if "outputs" in cell:
             cell["outputs"] = [output for output in cell["outputs"] if output.get("data") != {}]
     return notebook
@@ -182,7 +183,7 @@ def network(site):
     for path in sorted(path for path in site.rglob("*") if path.suffix in (".html", ".css")):
         text = path.read_text(encoding="utf-8")
         urls = Loads(text).urls if path.suffix == ".html" else in_css(text)
-        found += [f"{path.relative_to(site)}: {u}" for u in urls if re.match(r"\s*(https?:|ftp:|wss?:)?//", u)]
+        found += [f"{path.relative_to(site)}: {u}" for u in urls if re.match(r"\s*(https?:|ftp:|wss?:)?//", u, re.I)]
     return found
 
 

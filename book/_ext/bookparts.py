@@ -1,7 +1,7 @@
 """What the book adds to Sphinx: numbered tables out of notebook cells, the .py among the downloads; and no thebe.
 
 A cell's output becomes a numbered figure by its metadata, `mystnb={"figure": {"caption": "...", "name": "fig-x"}}`.
-A name that begins with "tab-" makes it a numbered table, its caption above.
+A name that begins with "tab-" makes it a numbered table, its caption above (custom.css).
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ class CountTables(SphinxTransform):
     def apply(self, **kwargs):
         for old in list(self.document.findall(nodes.figure)):
             if any(name.startswith("tab-") for name in old["names"]):
-                new = table_figure("", *sorted(old.children, key=lambda child: not isinstance(child, nodes.caption)))
+                new = table_figure("", *old.children)
                 new.attributes, new.source, new.line = old.attributes, old.source, old.line
                 new["classes"].append("table-figure")
                 old.replace_self(new)

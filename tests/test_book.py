@@ -1,0 +1,332 @@
+"""The book, seen through a real browser, opened from a folder: a sample book built here, and the real one where it is built."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from html.parser import HTMLParser
+
+import nbformat
+import pytest
+
+pytest.importorskip("jupyter_book", reason="the book's packages are not installed")
+websocket = pytest.importorskip("websocket")
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = """--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update
+    --disable-sync --remote-debugging-port=0 --remote-allow-origins=*""".split()
+FIGURE = {"figure": {"caption": "Error over steps.", "name": "fig-sample"}}
+TABLE = {"figure": {"caption": "Runs and their errors.", "name": "tab-sample"}}
+
+
+@pytest.fixture(scope="module")
+def build(root):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(root / "book"))
+        import build
+
+        yield build
+
+
+def write(path, *cells):
+    """A notebook: markdown for a str that starts with "#", else code, with metadata if a pair."""
+    made = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    )
+    for cell in cells:
+        source, metadata = cell if isinstance(cell, tuple) else (cell, {})
+        new = nbformat.v4.new_markdown_cell if source.startswith("#") else nbformat.v4.new_code_cell
+        made.cells.append(new(source, metadata=metadata))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(made, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sample(build, tmp_path_factory):
+    """A book with one chapter that has all that chapters have."""
+    folder = tmp_path_factory.mktemp("book")
+    notebook = write(
+        folder / "notebooks" / "01_sample.ipynb",
+        "# A sample chapter\n\nThe block computes\n\n$$ y = F(x) + x \\tag{1} $$\n\n## Once more\n\nwith $W_s$.",
+        ('scale = "demo"  # demo, pocket\ndepths = "20,56"', {"tags": ["parameters"]}),
+        ("import matplotlib.pyplot as plt\n\nplt.plot([3, 2, 1]);", {"mystnb": FIGURE}),
+        ("import pandas as pd\n\npd.DataFrame({f'column {i}': [1, 2] for i in range(30)})", {"mystnb": TABLE}),
+        "from tqdm.auto import tqdm\n\nfor _ in tqdm(range(30), desc='training'):\n    pass",
+    )
+    notebook.with_suffix(".py").write_text("# A sample chapter\n")
+    return build.build(notebook.parent, folder).parent
+
+
+@pytest.fixture(scope="module", params=["sample", "real"])
+def site(request, root):
+    """The folder of a built book."""
+    if request.param == "sample":
+        return request.getfixturevalue("sample")
+    built = root / "book" / "_build" / "html"
+    if not (built / "index.html").exists():
+        pytest.skip("the book is not built here: make book")
+    return built
+
+
+def pages(site):
+    return [site / f"{name}.html" for name in ("index", "claims", "status", "references")] + chapters(site)
+
+
+def chapters(site):
+    return sorted((site / "notebooks").glob("*.html"))
+
+
+class Browser:
+    """A headless Chromium, driven through its own protocol."""
+
+    def __init__(self, home):
+        self.process = subprocess.Popen([CHROMIUM, *FLAGS, f"--user-data-dir={home}", "about:blank"],
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        port, until = home / "DevToolsActivePort", time.monotonic() + 60
+        while not (port.exists() and port.read_text().strip()):
+            if self.process.poll() is not None or time.monotonic() > until:
+                pytest.skip(f"{CHROMIUM} does not start here")
+            time.sleep(0.05)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port.read_text().split()[0]}/json") as answer:
+            target = next(one for one in json.load(answer) if one["type"] == "page")
+        self.socket = websocket.create_connection(target["webSocketDebuggerUrl"], timeout=60)
+        self.number, self.events = 0, []
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.send(f"{domain}.enable")
+
+    def send(self, method, **parameters):
+        self.number += 1
+        self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
+        while (answer := json.loads(self.socket.recv())).get("id") != self.number:
+            self.events.append(answer)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def run(self, script):
+        """The value of a JavaScript expression in the page."""
+        answer = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def open(self, address, width=1280, scheme="light"):
+        """Open a page and wait until its equations are set."""
+        self.events.clear()
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
+        self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.send("Page.navigate", url=address)
+        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
+            self.events.append(json.loads(self.socket.recv()))
+        self.run("window.MathJax?.startup?.promise?.then(() => 0)")
+
+    def complaints(self):
+        """Errors and warnings on the console, and uncaught exceptions."""
+        kinds = {"Log.entryAdded": lambda p: p["entry"]["level"] in ("error", "warning"),
+                 "Runtime.consoleAPICalled": lambda p: p["type"] in ("error", "warning", "assert"),
+                 "Runtime.exceptionThrown": lambda p: True}  # fmt: skip
+        return [e["params"] for e in self.events if e["method"] in kinds and kinds[e["method"]](e["params"])]
+
+    def requests(self):
+        return [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
+
+    def close(self):
+        self.socket.close()
+        self.process.terminate()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here")
+    made = Browser(tmp_path_factory.mktemp("chromium"))
+    yield made
+    made.close()
+
+
+def test_pages_open_from_a_folder_without_network_or_complaint(site, browser):
+    for page in pages(site):
+        browser.open(page.as_uri())
+        assert browser.run("document.querySelector('h1').innerText").strip(), page
+        assert not browser.complaints(), page
+        assert browser.requests() and all(url.startswith(("file:", "data:")) for url in browser.requests()), page
+
+
+def test_equations_are_typeset(site, browser):
+    for page in [site / "index.html", *chapters(site)]:
+        browser.open(page.as_uri())
+        written = browser.run("document.querySelectorAll('.math').length")
+        assert written and browser.run("document.querySelectorAll('.math mjx-container svg').length") >= written, page
+        assert not browser.run("document.querySelectorAll('mjx-merror, [data-mjx-error]').length"), page
+
+
+def test_figures_and_tables_are_numbered_and_loaded(site, browser):
+    for chapter, page in enumerate(chapters(site), 1):
+        browser.open(page.as_uri())
+        numbers = browser.run(
+            "[...document.querySelectorAll('figure')].map(f => f.querySelector('.caption-number')?.innerText)"
+        )
+        assert all(re.match(rf"(Figure|Table) {chapter}\.\d+", number or "") for number in numbers), page
+        assert numbers, page
+        assert browser.run("[...document.querySelectorAll('figure')].every(f => f.querySelector('.caption-text').innerText)")
+        assert browser.run("[...document.images].every(i => i.complete && i.naturalWidth)"), page
+        assert not browser.run("[...document.querySelectorAll('.cell_output img')].filter(i => !i.closest('figure')).length"), (
+            page
+        )
+
+
+def test_the_sample_has_a_figure_and_a_table_and_the_bar_at_its_end(sample, browser):
+    browser.open((sample / "notebooks" / "01_sample.html").as_uri())
+    captions = browser.run("[...document.querySelectorAll('figcaption')].map(c => c.innerText.replace(/\\s*#?\\s*$/, ''))")
+    assert captions == ["Figure 1.1 Error over steps.", "Table 1.1 Runs and their errors."]
+    assert "training: 100%" in browser.run("document.body.innerText")
+    assert "widget" not in (sample / "notebooks" / "01_sample.html").read_text()
+
+
+@pytest.mark.parametrize("word", ["shortcut", "plain", "CIFAR"])
+def test_search_finds(site, browser, word):
+    browser.open(f"{(site / 'search.html').as_uri()}?q={word}")
+    until = time.monotonic() + 20
+    while not browser.run("document.querySelectorAll('#search-results li').length") and time.monotonic() < until:
+        time.sleep(0.1)
+    assert browser.run("document.querySelectorAll('#search-results li a').length"), word
+    assert not browser.complaints()
+
+
+def test_dark_mode(site, browser):
+    luminance = """(() => { const c = getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number);
+        return (c[0] + c[1] + c[2]) / 3; })()"""
+    for page in [site / "index.html", *chapters(site)]:
+        browser.open(page.as_uri(), scheme="light")
+        assert browser.run("document.documentElement.dataset.theme") == "light" and browser.run(luminance) > 200
+        browser.open(page.as_uri(), scheme="dark")
+        assert browser.run("document.documentElement.dataset.theme") == "dark" and browser.run(luminance) < 60
+    paper = "getComputedStyle(document.querySelector('.cell_output img')).backgroundColor"
+    assert browser.run(paper) == "rgb(255, 255, 255)"  # black lines on dark ground would be lost
+
+
+def test_on_a_telephone_only_wide_things_scroll(site, browser):
+    for page in pages(site):
+        browser.open(page.as_uri(), width=390)
+        assert browser.run("document.documentElement.scrollWidth") <= 390, page
+
+
+class Links(HTMLParser):
+    def __init__(self, page):
+        super().__init__()
+        self.hrefs, self.ids = [], set()
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.ids.add(found.get("id"))
+        if tag == "a" and found.get("href"):
+            self.hrefs.append(found["href"])
+
+
+def test_every_link_leads_somewhere(site):
+    seen = {page.resolve(): Links(page) for page in site.rglob("*.html")}
+    for page, links in seen.items():
+        for href in links.hrefs:
+            where = urllib.parse.urlsplit(href)
+            if where.scheme in ("http", "https", "mailto") or href == "#":
+                continue
+            target = (page.parent / urllib.parse.unquote(where.path)).resolve() if where.path else page
+            assert target.exists(), (page, href)
+            if where.fragment and target in seen and not href.startswith("#pst-"):
+                assert where.fragment in seen[target].ids, (page, href)
+
+
+def test_chapters_can_be_downloaded_in_both_forms(site):
+    for page in chapters(site):
+        for form in (".ipynb", ".py"):
+            assert f"../_sources/notebooks/{page.stem}{form}" in Links(page).hrefs
+            assert (site / "_sources" / "notebooks" / f"{page.stem}{form}").stat().st_size
+        assert any(
+            cell.get("outputs")
+            for cell in json.loads((site / "_sources" / "notebooks" / f"{page.stem}.ipynb").read_text())["cells"]
+        )
+
+
+def test_the_status_page_says_what_was_run(sample):
+    page = html.unescape(re.sub("<[^>]*>", "", (sample / "status.html").read_text()))
+    assert "A sample chapter" in page and 'depths = "20,56"' in page
+    for package in ("torch", "jupyter-book"):
+        assert package in page
+
+
+def test_every_claim_has_its_place(root):
+    from reslib.claims import CLAIMS
+
+    page = (root / "book" / "claims.md").read_text(encoding="utf-8")
+    for claim in CLAIMS:
+        assert (
+            len(re.findall(rf"^\({claim.id.lower()}\)=\n### {claim.id} · .+\n\n\*{{{{ where:{claim.id} }}}}\.\*", page, re.M))
+            == 1
+        )
+        assert page.count(f"{{{{ judged:{claim.id} }}}}") == 1
+    assert page.count("\n### ") == len(CLAIMS)
+
+
+def test_a_page_may_not_ask_for_what_nobody_knows(build):
+    assert (
+        build.pages.fill("a {{ paper:table6.resnet20.test_error }}.", {"paper:table6.resnet20.test_error": "8.75"}) == "a 8.75."
+    )
+    with pytest.raises(SystemExit, match="paper:table6.resnet21"):
+        build.pages.fill("{{ paper:table6.resnet21 }}", {})
+
+
+@pytest.mark.parametrize("name, text, found", [
+    ("a.html", '<script src="https://cdn.example/x.js"></script>', True),
+    ("a.html", '<link rel="stylesheet" href="//cdn.example/x.css">', True),
+    ("a.html", '<img srcset="x.png 1x, https://cdn.example/x.png 2x">', True),
+    ("a.html", '<iframe src=" HTTPS://video.example/1"></iframe>', True),
+    ("a.html", '<style>@import "https://fonts.example/css";</style>', True),
+    ("a.html", '<p style="background: url(http://x.example/p.png)">', True),
+    ("a.css", "@font-face { src: url('https://fonts.example/a.woff2'); }", True),
+    ("a.css", "@import url(//fonts.example/css);", True),
+    ("a.html", '<a href="https://arxiv.org/abs/1512.03385">paper</a> <img src="_images/a.png"> <p>url(http://x)</p>', False),
+    ("a.css", "p { background: url(data:image/png;base64,AA//); } /* see https://x.example */", False),
+])  # fmt: skip
+def test_what_a_page_would_load_from_the_network_is_found(build, tmp_path, name, text, found):
+    (tmp_path / name).write_text(text)
+    assert bool(build.network(tmp_path)) == found
+
+
+def test_a_failing_chapter_stops_the_build_with_its_name_and_error(build, tmp_path):
+    notebook = write(tmp_path / "notebooks" / "07_fails.ipynb", "# Fails", "raise ValueError('no such depth: 21')")
+    with pytest.raises(SystemExit, match=r"07_fails\.ipynb failed: ValueError: no such depth: 21"):
+        build.build(notebook.parent, tmp_path)
+    assert not (tmp_path / "_build" / "html").exists()
+
+
+def test_a_chapter_is_run_again_only_if_something_changed(build, tmp_path, monkeypatch):
+    runs = []
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    monkeypatch.setattr(build, "call", lambda *words, failure: runs.append(shutil.copy(words[2], words[3])))
+    monkeypatch.setenv("RESLIB_RECORDS", str(tmp_path / "records"))
+    for folder in ("reslib", "records"):
+        (tmp_path / folder).mkdir()
+    parameters = ("scale = 'demo'", {"tags": ["parameters"]})
+    notebook = write(tmp_path / "notebooks" / "01_a.ipynb", "# A", parameters)
+
+    def run(scale=None):
+        """How often the notebook was run so far, after asking for it once more."""
+        build.run(notebook, tmp_path / "done", scale)
+        return len(runs)
+
+    assert [run(), run()] == [1, 1]
+    (tmp_path / "reslib" / "code.py").write_text("1\n")
+    assert [run(), run()] == [2, 2]
+    (tmp_path / "records" / "run.json").write_text("{}")
+    assert [run(), run()] == [3, 3]
+    write(notebook, "# A", parameters, "1 + 1")
+    assert [run(), run()] == [4, 4]
+    assert [run("pocket"), run("pocket"), run()] == [5, 5, 6]
+    (tmp_path / "done" / "01_a.ipynb").unlink()
+    assert [run("pocket"), run("pocket")] == [7, 7]
+    assert json.loads((tmp_path / "done" / "01_a.json").read_text())["parameters"] == {"scale": "pocket"}
