@@ -123,11 +123,13 @@ def python_packages(cpu: bool) -> None:
     remove_fragments()
     if cpu:
         pip("install", "--no-deps", "--index-url", CPU_INDEX, *pinned("torch", "torchvision"))
-    pip("install", "--no-build-isolation", "--requirement", LOCK)
+    say_less = ["--quiet"] if torch_kind() else []  # else some 200 lines of what is there already
+    pip("install", *say_less, "--no-build-isolation", "--requirement", LOCK)
     pip("install", "--no-build-isolation", "--no-deps", "--quiet", "--editable", ROOT, PYTHONWARNINGS="ignore")
     pip("check")
     if LINUX and not quiet(BIN / "python", "-c", "import ffcv"):  # pip kept a build made for other system libraries
-        pip("install", "--no-build-isolation", "--no-deps", "--no-cache-dir", "--force-reinstall", *pinned("ffcv"))
+        again = ["--no-build-isolation", "--no-deps", "--no-cache-dir", "--force-reinstall"]
+        pip("install", *again, *pinned("ffcv"))
         run(BIN / "python", "-c", "import ffcv")
 
 
