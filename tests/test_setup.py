@@ -106,9 +106,7 @@ def test_make_lists_every_target():
     targets = set(re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split())
     assert targets == set(re.findall(r"^([a-z]+):", text, re.MULTILINE))
     assert targets >= {"env", "book", "test", "lab", "bench", "rerun", "clean"}
-    said = subprocess.run(
-        ["make", "-C", ROOT, "--no-print-directory"], capture_output=True, text=True, check=True
-    ).stdout
+    said = subprocess.run(["make", "-C", ROOT, "--no-print-directory"], capture_output=True, text=True, check=True).stdout
     for target in targets:
         assert re.search(rf"^  make {target}  +\w.+$", said, re.MULTILINE), target
 
