@@ -216,7 +216,8 @@ def test_threads_of_torch_and_numba_stay_as_they_were(tmp_path):
 
 def python(code: str, **options) -> subprocess.CompletedProcess:
     """Runs a small program that has this file's helpers."""
-    code = f"import sys; sys.path[:0] = {[str(p) for p in (os.path.dirname(__file__), os.getcwd())]}\n" + textwrap.dedent(code)
+    here = os.path.dirname(os.path.abspath(__file__))
+    code = f"import sys; sys.path[:0] = {[here, os.path.dirname(here)]}\n" + textwrap.dedent(code)
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, **options)
 
 
