@@ -167,10 +167,15 @@ def version(package):
 
 def revision():
     """The commit in short, and whether nothing beside it is in the tree."""
-    git = ["git", "-C", str(ROOT)]
-    head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True)
-    rest = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
-    return (head.stdout.strip(), not rest.stdout.strip()) if head.returncode == 0 else ("unknown", True)
+
+    def git(*words):
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=10", "HEAD"), not git("status", "--porcelain")
+    except (OSError, subprocess.CalledProcessError):  # no git, or no repository
+        return "unknown", True
 
 
 def code(commit, clean):
