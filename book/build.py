@@ -127,7 +127,8 @@ def read(notebook):
 
 
 def still(notebook):
-    """The notebook without widgets, which a page cannot run: progress bars as text, as they stood at the end."""
+    """The notebook without what a page cannot use: progress bars become text, as they stood at the end; other widgets,
+    and what the last line of a figure's cell happens to return ("Text(0.5, 0.98, ...)"), are left out."""
     kind = "application/vnd.jupyter.widget-{}+json".format
     widgets = notebook["metadata"].pop("widgets", {}).get(kind("state"), {"state": {}})["state"]
     models = {name: model["state"] for name, model in widgets.items()}
@@ -138,6 +139,8 @@ def still(notebook):
                 said = " ".join(html.unescape(p["value"]) for p in parts if isinstance(p.get("value"), str))
                 said = " ".join(said.replace("\u2007", " ").split())  # tqdm pads with figure spaces
                 output["data"] = {"text/plain": said} if len(parts) == 3 and said else {}
+            if "figure" in cell["metadata"].get("mystnb", {}) and list(output.get("data", {})) == ["text/plain"]:
+                output["data"] = {}
         if "outputs" in cell:
             cell["outputs"] = [output for output in cell["outputs"] if output.get("data") != {}]
     return notebook

@@ -324,23 +324,39 @@ def paper_says(claim: str) -> str:
     return {"C1": "higher (Fig. 1)", "C3": "verified, no number", "C21": "argued"}[claim]
 
 
+def judge(claim: str, scale: str, runs: pd.DataFrame) -> dict:
+    """A claim's rule applied to the runs of a scale: scale, claim, paper, ours, n (seeds), verdict. n = 0: no evidence."""
+    parts = RULES[claim](scale, runs)
+    n = min(len(part.values) for part in parts)
+    row = {"scale": scale, "claim": claim, "paper": paper_says(claim), "ours": "", "n": n, "verdict": "no evidence"}
+    if n:
+        found = {part.verdict for part in parts}
+        verdict = next(v for v in ("contradicted", "undecided", "supported") if v in found)
+        verdict = "replicated" if scale == "paper" and verdict == "supported" else verdict
+        row |= {"ours": "; ".join(map(str, parts)), "verdict": verdict}
+    return row
+
+
+def sentence(claim: str, scale: str, runs: pd.DataFrame) -> str:
+    """The verdict with its rule and its numbers, as Markdown."""
+    row = judge(claim, scale, runs)
+    rule = f"Rule: {RULES[claim].__doc__.splitlines()[0]}"
+    if not row["n"]:
+        seeds = ", ".join(map(str, SEEDS.get(scale, ()))) or "none: never judged"
+        return (
+            f"**{claim} at {scale} scale: not judged.** {rule} It needs runs of 20 and 56 layers from committed code, with "
+            f"the seeds fixed beforehand ({seeds})."
+        )
+    return (
+        f"**{claim} at {scale} scale: {row['verdict']}** (n = {row['n']}). {rule} Found: {row['ours']}. Paper: {row['paper']}."
+    )
+
+
 def verdicts(runs: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row a judged claim and scale that has evidence: scale, claim, paper, ours, n (seeds), verdict."""
     runs = records() if runs is None else runs
-    rows = []
-    for scale in SEEDS:
-        for claim, rule in RULES.items():
-            parts = rule(scale, runs)
-            n = min(len(part.values) for part in parts)
-            if n == 0:
-                continue
-            all_of = {part.verdict for part in parts}
-            verdict = next(v for v in ("contradicted", "undecided", "supported") if v in all_of)
-            if scale == "paper" and verdict == "supported":
-                verdict = "replicated"
-            rows.append({"scale": scale, "claim": claim, "paper": paper_says(claim), "ours": "; ".join(map(str, parts)),
-                         "n": n, "verdict": verdict})  # fmt: skip
-    return pd.DataFrame(rows, columns=["scale", "claim", "paper", "ours", "n", "verdict"])
+    rows = [judge(claim, scale, runs) for scale in SEEDS for claim in RULES]
+    return pd.DataFrame(rows).query("n > 0").reset_index(drop=True)
 
 
 def table(runs: pd.DataFrame | None = None) -> str:

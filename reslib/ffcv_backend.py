@@ -213,7 +213,7 @@ def _ffcv() -> tuple[type, type]:
             def augment(pixels: np.ndarray, _, ids: np.ndarray) -> Tensor:
                 out = np.empty(pixels.shape, np.float32)
                 draws = self.draws.take(ids, axis=1)
-                data.kernel()(pixels, np.arange(len(ids)), *draws, self.mean, self.pad, data.BYTE, out)
+                data.kernel()(pixels, np.arange(len(ids)), *draws, self.mean, self.pad, out)
                 return torch.from_numpy(out).permute(0, 3, 1, 2)
 
             augment.with_indices = True

@@ -151,13 +151,15 @@ def command(recipe: Recipe) -> str:
     return " ".join([*words, "--out notebooks/records"])
 
 
-def load(where: str | Path | None = None) -> list[Record]:
-    """Every record in a folder (default: the evidence), by name."""
-    return [read(p) for p in sorted(Path(where or folder()).glob("*.json"))]
+def load(where=None) -> list[Record]:
+    """Every record in a folder (default: the evidence), by name; a list of records is returned as it is."""
+    return where if isinstance(where, list) else [read(p) for p in sorted(Path(where or folder()).glob("*.json"))]
 
 
-def records(where: str | Path | None = None) -> pd.DataFrame:
-    """One row a run: the recipe's fields, the final values, best_on_test, seconds, commit, dirty, n test images."""
+def records(where=None) -> pd.DataFrame:
+    """One row a run of a folder (default: the evidence) or of a list of records.
+
+    Columns: the recipe's fields, the final values, best_on_test, seconds, commit, dirty, n test images."""
     rows = [
         {"name": r.name, "recipe_id": r.recipe_id, "net": r.recipe.net_name, **r.recipe.as_dict(),
          "shortcut": r.recipe.shortcut or "none", **r.final,
@@ -170,7 +172,7 @@ def records(where: str | Path | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
 
 
-def curves(where: str | Path | None = None) -> pd.DataFrame:
+def curves(where=None) -> pd.DataFrame:
     """One row a logged step of every run: name, net, depth, shortcut, scale, seed and the columns of a curve."""
     frames = [
         r.frame().assign(name=r.name, net=r.recipe.net_name, depth=r.recipe.depth, shortcut=r.recipe.shortcut or "none",

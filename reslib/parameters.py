@@ -1,0 +1,81 @@
+"""A notebook's parameters, checked before any work: an unknown name or a bad value stops the run with one sentence.
+
+papermill itself only warns of an unknown name, and passes lists given by `-p` as text ("20,56").
+"""
+
+import ast
+from collections.abc import Callable
+
+from . import resnet
+
+
+class ParameterError(ValueError):
+    """What is wrong with a parameter, and what to do. In a notebook it shows without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
+
+def check(scope: dict, **readers: Callable) -> None:
+    """Read each named variable of a notebook by its reader, in place, and say what was understood.
+
+    scope: the notebook's `globals()`. Raises ParameterError for a bad value, or a name that papermill injected and the
+    notebook does not have.
+    """
+    unknown = [name for name in injected(scope.get("In", [])) if name not in readers]
+    if unknown:
+        raise ParameterError(f"unknown parameter {unknown[0]!r}: this notebook has {', '.join(readers)}.")
+    for name, reader in readers.items():
+        try:
+            scope[name] = reader(scope[name])
+        except (ValueError, TypeError) as error:
+            raise ParameterError(f"{name}: {error}") from None
+    print(", ".join(f"{name} = {scope[name]!r}" for name in readers))
+
+
+def injected(cells: list[str]) -> list[str]:
+    """The names that papermill's last injected cell assigns, given the sources of the executed cells."""
+    source = next((cell for cell in reversed(cells) if cell.startswith("# Parameters\n")), "")
+    nodes = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+    return [target.id for node in nodes for target in node.targets if isinstance(target, ast.Name)]
+
+
+def choice(*allowed: str) -> Callable:
+    """One of a few words."""
+
+    def read(value):
+        if value not in allowed:
+            raise ValueError(f"{value!r} is unknown; use one of {', '.join(map(repr, allowed))}.")
+        return value
+
+    return read
+
+
+def flag(value) -> bool:
+    """True or False, also as words."""
+    words = {"true": True, "false": False}
+    if str(value).lower() not in words:
+        raise ValueError(f"{value!r} is neither True nor False.")
+    return words[str(value).lower()]
+
+
+def whole_numbers(value) -> tuple[int, ...]:
+    """Different whole numbers of at least 0: a list, or text such as "0,1,2"."""
+    parts = str(value).strip("[]() ").split(",") if isinstance(value, str | int) else list(value)
+    try:
+        numbers = tuple(int(str(part)) for part in parts)
+    except ValueError:
+        raise ValueError(f"{value!r} is no list of whole numbers; write for example 0,1,2.") from None
+    if len(set(numbers)) < len(numbers) or min(numbers, default=-1) < 0:
+        raise ValueError(f"{value!r} must be one or more different whole numbers of at least 0.")
+    return numbers
+
+
+def cifar_depths(value) -> tuple[int, ...]:
+    """Two or more depths of the CIFAR nets, 6n+2 layers, rising."""
+    depths = whole_numbers(value)
+    for depth in depths:
+        resnet.cifar_blocks(depth)
+    if len(depths) < 2 or list(depths) != sorted(depths):
+        raise ValueError(f"{value!r} must be two or more depths, the shallowest first; write for example 20,56.")
+    return depths

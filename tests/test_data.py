@@ -1,0 +1,165 @@
+"""Batches: the three backends agree bit for bit on real images, the pixels are what section 4.2 says, bad files are named."""
+
+import importlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import reslib
+from reslib import CIFAR, data, ffcv_backend
+
+POCKET = replace(CIFAR, seed=5).at("pocket")
+DIGITS = CIFAR.at("demo")
+
+
+def batches(recipe, split="train", n=None, **arguments):
+    source = iter(reslib.loader(recipe, split, **arguments))
+    return [batch for batch, _ in zip(source, range(n or 10**9), strict=False)]
+
+
+def same(one, other):
+    return len(one) == len(other) and all(
+        torch.equal(x, a) and torch.equal(y, b) for (x, y), (a, b) in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("recipe", [POCKET, replace(CIFAR, seed=5), replace(CIFAR, split="45k/5k")], ids=["16", "32", "45k"])
+def test_backends_agree_on_real_images(cifar, recipe, monkeypatch):
+    where = dict(data_dir=cifar, epoch=3)
+    length = len(reslib.loader(recipe, "train", **where))
+    end = dict(start_batch=length - 6, **where)
+    reference = batches(recipe, backend="torch", workers=0, **end)
+    assert len(reference) == 6
+    assert same(reference, batches(recipe, backend="torch", workers=2, **end))
+    assert same(reference, batches(recipe, backend="array", **end))
+    if ffcv_backend.available():
+        assert all(same(reference, batches(recipe, backend="ffcv", workers=w, **end)) for w in (1, 2))
+    monkeypatch.setattr(data, "kernel", lambda: None)  # where numba is missing, and on a GPU: one indexed gather
+    assert same(reference, batches(recipe, backend="array", **end))
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_backends_agree_on_images_as_they_are(cifar, split):
+    where = dict(data_dir=cifar, augment=False)
+    last = dict(start_batch=len(reslib.loader(POCKET, split, **where)) - 2, **where)
+    reference = batches(POCKET, split, backend="torch", workers=0, **last)
+    assert same(reference, batches(POCKET, split, backend="array", **last))
+    assert reference[-1][0].shape[0] == {"train": 50_000, "test": 10_000}[split] % 128
+    if ffcv_backend.available():
+        assert same(reference, batches(POCKET, split, backend="ffcv", **last))
+
+
+def test_pixels_are_what_the_paper_says(cifar):
+    """A crop of the mean-subtracted image in a border of zeros, or its mirror image, computed here from scratch."""
+    part = data.images(CIFAR, train=True, data_dir=cifar)
+    mean = (part.pixels.astype(np.float64) / 255).mean(0)
+    draws = data.epoch_draws(0, 0, 50_000, 4)
+    x, y = batches(CIFAR, n=1, data_dir=cifar)[0]
+    assert x.dtype == torch.float32 and x.is_contiguous(memory_format=torch.channels_last) and y.dtype == torch.int64
+    for i in (0, 1, 2, 63, 127):
+        sample = draws.order[i]
+        padded = np.pad(part.pixels[sample] / 255 - mean, ((4, 4), (4, 4), (0, 0)))
+        crop = padded[draws.dy[sample] : draws.dy[sample] + 32, draws.dx[sample] : draws.dx[sample] + 32]
+        crop = crop[:, ::-1] if draws.flip[sample] else crop
+        assert np.allclose(x[i].permute(1, 2, 0), crop, atol=1e-6) and y[i] == part.labels[sample]
+
+
+def test_an_epoch_is_a_permutation_cut_into_full_batches(cifar):
+    loader = reslib.loader(POCKET, "train", data_dir=cifar, augment=None)
+    assert len(loader) == 390
+    everything = data.images(POCKET, train=True, data_dir=cifar)
+    seen = np.concatenate([y.numpy() for _, y in loader])
+    order = data.epoch_draws(5, 0, 50_000, 2).order[: 390 * 128]
+    assert np.array_equal(seen, everything.labels[order]) and len(set(order)) == 390 * 128
+
+
+def test_resuming_at_a_batch_continues_the_epoch(cifar):
+    whole = batches(POCKET, n=9, data_dir=cifar, epoch=1, backend="array")
+    assert same(whole[4:], batches(POCKET, n=5, data_dir=cifar, epoch=1, start_batch=4, backend="array"))
+    assert not torch.equal(whole[0][0], batches(POCKET, n=1, data_dir=cifar, epoch=2, backend="array")[0][0])
+
+
+def test_splits(cifar):
+    held = replace(CIFAR, split="45k/5k").at("pocket")
+    sizes = {s: sum(len(y) for _, y in reslib.loader(held, s, data_dir=cifar, augment=False)) for s in ("train", "val", "test")}
+    assert sizes == {"train": 45_000, "val": 5_000, "test": 10_000}
+    assert len(reslib.loader(held, "train", data_dir=cifar)) == 351
+    mean = data.mean_image(held, cifar)
+    assert np.allclose(mean, data.images(held, train=True, data_dir=cifar).pixels[:45_000].mean(0) / 255, atol=1e-6)
+    with pytest.raises(ValueError, match="'val' is empty"):
+        reslib.loader(POCKET, "val", data_dir=cifar)
+
+
+def test_pooling(cifar):
+    big, small = (data.images(r, train=False, data_dir=cifar).pixels for r in (CIFAR, POCKET))
+    average = torch.nn.functional.avg_pool2d(torch.from_numpy(big[:100]).permute(0, 3, 1, 2).float(), 2)
+    assert (average.permute(0, 2, 3, 1).numpy() - small[:100]).__abs__().max() <= 0.5
+
+
+def test_digits_need_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RESLIB_DATA", raising=False)
+    train, test = (data.images(DIGITS, train=part) for part in (True, False))
+    assert len(train.labels) + len(test.labels) == 1797 and train.pixels.shape[1:] == (16, 16, 3)
+    x, _ = batches(DIGITS, n=1, backend="array")[0]
+    assert torch.equal(x[:, 0], x[:, 1]) and same(batches(DIGITS, backend="torch", workers=0), batches(DIGITS))
+    assert not list(tmp_path.iterdir())
+
+
+def copy_of(cifar, folder):
+    base = folder / "cifar-10-batches-py"
+    base.mkdir()
+    for file in (cifar / "cifar-10-batches-py").iterdir():
+        (base / file.name).symlink_to(file)
+    return base
+
+
+def test_damaged_and_missing_files_are_named(cifar, tmp_path):
+    base = copy_of(cifar, tmp_path)
+    content = bytearray((base / "data_batch_3").read_bytes())
+    content[1_000_000] ^= 1
+    (base / "data_batch_3").unlink()
+    (base / "data_batch_3").write_bytes(content)
+    with pytest.raises(ValueError, match=r"data_batch_3 is damaged.*python -m reslib data"):
+        reslib.loader(CIFAR, "train", data_dir=tmp_path)
+    (base / "data_batch_3").unlink()
+    with pytest.raises(ValueError, match=r"data_batch_3 is missing.*python -m reslib data"):
+        reslib.loader(CIFAR, "train", data_dir=tmp_path)
+
+
+def test_no_data_and_no_network_is_one_sentence(tmp_path, monkeypatch):
+    datasets = importlib.import_module("torchvision.datasets.cifar")
+
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(datasets, "download_and_extract_archive", offline)
+    with pytest.raises(FileNotFoundError, match="could not be downloaded.*set RESLIB_DATA"):
+        reslib.loader(CIFAR, "train", data_dir=tmp_path / "nowhere")
+
+
+def test_where_data_are_looked_for(cifar, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RESLIB_DATA", str(cifar))
+    assert data.data_folder() == cifar
+    monkeypatch.setenv("RESLIB_DATA", str(tmp_path / "empty"))
+    (tmp_path / "data").symlink_to(cifar)
+    assert data.data_folder().resolve() == cifar
+    assert data.data_folder(tmp_path) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(("training",), "split 'training'"), (("train", "numpy"), "backend 'numpy'")],
+)
+def test_bad_arguments_are_named(arguments, says):
+    split, backend = (*arguments, "auto")[:2]
+    with pytest.raises(ValueError, match=says):
+        reslib.loader(DIGITS, split, backend=backend)
+
+
+def test_imagenet_is_said_to_be_missing():
+    with pytest.raises(ValueError, match="not part of this version"):
+        reslib.loader(reslib.IMAGENET, "train")

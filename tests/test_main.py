@@ -1,0 +1,55 @@
+"""The command line, as a user calls it: what works, and one sentence for what does not."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def run(*words, **keywords):
+    return subprocess.run([sys.executable, "-m", "reslib", *words], capture_output=True, text=True, **keywords)
+
+
+def test_train_writes_a_record_and_keeps_it(tmp_path):
+    words = ("train", "--scale", "demo", "--depth", "8", "--shortcut", "none", "--seed", "4", "--out", str(tmp_path))
+    short = ("--set", "steps=10", "--set", "milestones=[5]", "--threads", "1")
+    first = run(*words, *short)
+    assert first.returncode == 0, first.stderr
+    assert "images/s" in first.stderr and "loss=" in first.stderr and "test error" in first.stdout
+    record = next(tmp_path.glob("digits-plain8-demo-s4-*.json"))
+    assert json.loads(record.read_text())["environment"]["threads"] == 1
+    second = run(*words, *short)
+    assert second.stdout == first.stdout and "images/s" not in second.stderr
+
+
+def test_data(cifar):
+    found = run("data", "--dir", str(cifar))
+    assert found.returncode == 0 and "50,000 training images" in found.stdout and "10,000 test images" in found.stdout
+
+
+def test_bench_step():
+    found = run("bench", "step", "--depth", "8", "--size", "8", "--batch", "4", "--rounds", "1", "--steps", "1")
+    assert found.returncode == 0, found.stderr
+    assert "| channels_last |" in found.stdout and "resident memory" in found.stdout
+
+
+def test_claims():
+    found = run("claims")
+    assert found.returncode == 0 and found.stdout.startswith("| scale")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("train", "--depth", "21"), "depth 21 is not 6n+2: the nearest depths are 20 and 26."),
+        (("train", "--scale", "huge"), "scale 'huge' is unknown"),
+        (("train", "--shortcut", "D"), "shortcut 'D' is unknown"),
+        (("train", "--set", "speed=2"), "a recipe has no field 'speed'"),
+        (("train", "--scale", "demo", "--backend", "numpy"), "backend 'numpy' is unknown"),
+    ],
+)
+def test_mistakes_are_one_sentence(words, says, tmp_path):
+    found = run(*words, cwd=tmp_path)
+    assert found.returncode != 0 and says in found.stderr
+    assert len(found.stderr.strip().splitlines()) == 1 and not list(tmp_path.rglob("*.json"))

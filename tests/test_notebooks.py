@@ -1,0 +1,71 @@
+"""The chapters, run by papermill as a reader would: parameters that are refused, pairs in sync, outputs stripped."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import pytest
+
+from reslib import parameters
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+FIRST = NOTEBOOKS[0]
+
+
+def papermill(notebook, out, *words, **keywords):
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(notebook), str(out), *words]
+    return subprocess.run(command, capture_output=True, text=True, **keywords)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_pairs_are_in_sync_and_stripped(notebook):
+    cells, script = jupytext.read(notebook), jupytext.read(notebook.with_suffix(".py"))
+    assert [c.source for c in cells.cells] == [c.source for c in script.cells]
+    assert not any(c.get("outputs") or c.get("execution_count") for c in json.loads(notebook.read_text())["cells"])
+    assert sum("parameters" in c.metadata.get("tags", []) for c in cells.cells) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("-p", "nosuch", "1"), "unknown parameter 'nosuch': this notebook has scale, depths"),
+        (("-y", "depths: [21]"), "depth 21 is not 6n+2"),
+        (("-p", "scale", "huge"), "scale: 'huge' is unknown"),
+        (("-p", "retrain", "maybe"), "retrain: 'maybe' is neither True nor False"),
+        (("-p", "depths", "20"), "two or more depths"),
+    ],
+    ids=lambda v: "-".join(v) if isinstance(v, tuple) else "",
+)
+def test_bad_parameters_stop_the_run_with_one_sentence(words, says, tmp_path):
+    found = papermill(FIRST, tmp_path / "out.ipynb", *words)
+    assert found.returncode != 0
+    assert f"ParameterError: {says}" in found.stderr.strip().splitlines()[-1]
+
+
+def test_missing_data_stop_the_run_before_any_work(tmp_path, cifar):
+    base = tmp_path / "data" / "cifar-10-batches-py"
+    base.mkdir(parents=True)
+    for file in (cifar / base.name).iterdir():
+        (base / file.name).symlink_to(file)
+    (base / "test_batch").unlink()
+    words = ("-p", "scale", "pocket", "-p", "retrain", "True")
+    found = papermill(FIRST, tmp_path / "out.ipynb", *words, env={**__import__("os").environ, "RESLIB_DATA": str(base.parent)})
+    assert found.returncode != 0 and "test_batch is missing" in found.stderr.strip().splitlines()[-1]
+
+
+def test_missing_records_name_the_command(tmp_path):
+    found = papermill(FIRST, tmp_path / "out.ipynb", "-p", "seeds", "77", "-p", "depths", "8,14")
+    assert found.returncode != 0 and "python -m reslib train --scale pocket --depth 8" in found.stderr.strip().splitlines()[-1]
+
+
+def test_parameters_as_papermill_passes_them(capsys):
+    scope = {"depths": "20,56", "seeds": [0, 1], "retrain": "True", "scale": "demo", "In": ["", "# Parameters\nscale = 1\n"]}
+    kinds = dict(depths=parameters.cifar_depths, seeds=parameters.whole_numbers, retrain=parameters.flag)
+    parameters.check(scope, scale=parameters.choice("demo"), **kinds)
+    assert (scope["depths"], scope["seeds"], scope["retrain"]) == ((20, 56), (0, 1), True)
+    assert "depths = (20, 56)" in capsys.readouterr().out
+    for value in ("20;56", "", [20.5], "56,20", "20,20"):
+        with pytest.raises(ValueError):
+            parameters.cifar_depths(value)

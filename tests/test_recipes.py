@@ -1,0 +1,75 @@
+"""Recipes: the published protocol, scales, ids that stay, and what is refused."""
+
+import json
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+from reslib import CIFAR, IMAGENET, Recipe
+from reslib.claims import paper
+
+
+def test_the_published_protocols():
+    p = paper()
+    published = {"batch": CIFAR.batch, "lr": CIFAR.lr, "momentum": CIFAR.momentum, "weight_decay": CIFAR.weight_decay}
+    published |= {"iterations": CIFAR.steps, "pad": CIFAR.pad, "crop": CIFAR.size, "milestone1": CIFAR.milestones[0]}
+    published |= {"milestone2": CIFAR.milestones[1], "resnet110.warmup_until_training_error": CIFAR.warmup_until}
+    assert published == {name: p[f"s42.{name}"] for name in published}
+    assert (IMAGENET.batch, IMAGENET.short_side, IMAGENET.steps) == (
+        p["s34.batch"],
+        (p["s34.scale_min"], p["s34.scale_max"]),
+        p["s34.iterations"],
+    )
+
+
+def test_ids_do_not_change():
+    """Recorded runs are found by them."""
+    assert replace(CIFAR, depth=56, shortcut=None).at("pocket").name == "cifar10-plain56-pocket-s0-5a68e56a"
+    assert replace(CIFAR, seed=2).at("pocket").name.startswith("cifar10-resnet20-A-pocket-s2-")
+    assert len({replace(CIFAR, seed=s, depth=d).at(k).id for s in (0, 1) for d in (20, 56) for k in ("pocket", "paper")}) == 8
+
+
+def test_scales_and_back():
+    recipe = replace(CIFAR, depth=56, shortcut=None, seed=3)
+    pocket = recipe.at("pocket")
+    assert (pocket.size, pocket.steps, pocket.milestones, pocket.pad) == (16, 1600, (800, 1200), 2)
+    assert (recipe.at("night").steps, recipe.at("night").milestones) == (16_000, (8_000, 12_000))
+    assert recipe.at("demo").data == "digits" and not recipe.at("demo").flip
+    assert pocket.at("paper") == recipe == recipe.at("demo").at("paper")
+
+
+def test_a_recipe_survives_json():
+    recipe = replace(CIFAR, depth=110, warmup_lr=0.01, seed=7).at("night")
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
+
+
+def test_frozen():
+    with pytest.raises(FrozenInstanceError):
+        CIFAR.depth = 56
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (dict(depth=21), r"6n\+2"),
+        (dict(shortcut="D"), "shortcut 'D'"),
+        (dict(split="40k"), "split '40k'"),
+        (dict(scale="huge"), "scale 'huge'"),
+        (dict(steps=0), "steps is 0"),
+        (dict(seed=-1), "seed is -1"),
+        (dict(milestones=(48_000, 32_000)), "must rise"),
+        (dict(milestones=(64_000,)), "below steps"),
+        (dict(log_every=300), "must divide"),
+        (dict(data="imagenet", depth=20), "Table 1"),
+    ],
+)
+def test_wrong_recipes_are_refused(changes, says):
+    with pytest.raises(ValueError, match=says):
+        replace(CIFAR, **changes)
+
+
+def test_unknown_scales_are_refused():
+    with pytest.raises(ValueError, match="scale 'huge' is unknown: use one of 'demo', 'pocket', 'night', 'paper'"):
+        CIFAR.at("huge")
+    with pytest.raises(ValueError, match="ImageNet"):
+        IMAGENET.at("pocket")

@@ -1,0 +1,112 @@
+"""Records: what is written is read, what is damaged is refused by name; the evidence in the book is sound."""
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+import reslib
+from reslib import CIFAR
+from reslib.records import COLUMNS, command, folder, load, read, write
+
+TINY = replace(replace(CIFAR, depth=8, shortcut=None).at("demo"), steps=10, milestones=(5,), eval_every=5)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs")
+    reslib.train(TINY, out_dir=out)
+    return out / f"{TINY.name}.json"
+
+
+def test_round_trip(path, tmp_path):
+    record = read(path)
+    assert read(write(record, tmp_path)) == record and record.recipe == TINY
+    assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+    assert not list(tmp_path.glob("*.part"))
+
+
+def edited(path, tmp_path, edit):
+    values = json.loads(path.read_text())
+    edit(values)
+    changed = tmp_path / path.name
+    changed.write_text(json.dumps(values))
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (lambda v: v.update(schema=99), "its schema is not 1"),
+        (lambda v: v.update(recipe_id="00000000"), "is not its recipe's"),
+        (lambda v: v["recipe"].update(seed=3), "is not its recipe's"),
+        (lambda v: v["recipe"].update(colours=3), "colours"),
+        (lambda v: v["recipe"].update(depth=21), r"6n\+2"),
+        (lambda v: v["curve"].pop("lr"), "'lr' is missing"),
+        (lambda v: v["curve"]["lr"].pop(), "as many rows"),
+        (lambda v: v.pop("curve"), "curve"),
+        (lambda v: v["final"].update(train_error=float("nan")), "NaN"),
+        (lambda v: v.update(test_predictions="AAAA"), "not a readable record"),
+        (lambda v: v["data"].update(test=7), "predictions"),
+    ],
+)
+def test_changed_records_are_refused_by_name(path, tmp_path, edit, says):
+    changed = edited(path, tmp_path, edit)
+    with pytest.raises(ValueError, match=says) as error:
+        read(changed)
+    assert str(changed) in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
+def test_damaged_files_are_refused_by_name(path, tmp_path, content):
+    (tmp_path / path.name).write_bytes(content)
+    with pytest.raises(ValueError, match="not a readable record"):
+        read(tmp_path / path.name)
+
+
+def test_a_renamed_record_is_refused(path, tmp_path):
+    other = tmp_path / path.name.replace("-s0-", "-s1-")
+    other.write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match="its name is not that of its recipe"):
+        read(other)
+
+
+def test_nan_is_not_written(path, tmp_path):
+    record = read(path)
+    with pytest.raises(ValueError, match="NaN"):
+        write(replace(record, final=record.final | {"test_error": float("nan")}), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_replay(path, monkeypatch):
+    monkeypatch.setenv("RESLIB_RECORDS", str(path.parent))
+    assert reslib.replay(TINY) == read(path)
+    missing = replace(CIFAR, depth=56, shortcut=None, seed=2, batch=64).at("pocket")
+    with pytest.raises(FileNotFoundError, match="python -m reslib train --scale pocket") as error:
+        reslib.replay(missing)
+    assert command(missing) in str(error.value)
+    assert "--depth 56 --shortcut none --seed 2 --set 'batch=64'" in command(missing)
+
+
+def test_frames(path):
+    runs, curves = reslib.records(path.parent), reslib.curves(path.parent)
+    assert runs.loc[0, ["net", "shortcut", "depth"]].tolist() == ["plain8", "none", 8]
+    assert set(COLUMNS) <= set(curves) and len(curves) == 2 and curves.test_error.isna().tolist() == [False, False]
+    assert runs.train_error[0] == read(path).final["train_error"]
+
+
+def test_no_records_are_empty_frames(tmp_path):
+    assert len(reslib.records(tmp_path)) == len(reslib.curves(tmp_path)) == 0
+    assert isinstance(reslib.records(tmp_path), pd.DataFrame)
+
+
+def test_the_evidence_is_sound():
+    """Every committed record: readable, from committed code, small, the curve complete."""
+    found = load()
+    assert found, "notebooks/records is empty"
+    for record in found:
+        assert record.environment["dirty"] is False and len(record.environment["commit"]) == 40, record.name
+        assert (folder() / f"{record.name}.json").stat().st_size < 200_000
+        assert record.recipe.scale != "demo" and record.curve["step"][-1] == record.recipe.steps
+    assert len({record.data["sha256"] for record in found if record.data["name"] == "cifar10-16px"}) == 1

@@ -1,0 +1,212 @@
+"""Runs: killed and resumed, repeated, warmed up; what a record says is what was trained."""
+
+import importlib
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+import reslib
+from reslib import CIFAR, probes, testing
+from reslib.records import read
+
+train = importlib.import_module("reslib.train")
+TINY = replace(replace(CIFAR, depth=8).at("demo"), steps=20, milestones=(10, 15), eval_every=10)
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def trained_by_hand(recipe):
+    """The loop in its plainest form, NCHW, torch's default SGD: the readable reference."""
+    net = recipe.net()
+    optimizer = torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
+    step, losses = 0, []
+    while True:
+        for images, labels in reslib.loader(recipe, "train", epoch=step // 11):
+            optimizer.param_groups[0]["lr"] = recipe.lr * 0.1 ** sum(step >= m for m in recipe.milestones)
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(net(images.contiguous()), labels)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            step += 1
+            if step == recipe.steps:
+                return net, losses
+
+
+def test_a_run_is_the_plain_loop(tmp_path):
+    record = reslib.train(TINY, out_dir=tmp_path)
+    net, losses = trained_by_hand(TINY)
+    rows = [sum(losses[i : i + 5]) / 5 for i in range(0, 20, 5)]
+    assert record.curve["train_loss"] == pytest.approx(rows, rel=1e-3)  # channels_last rounds otherwise
+    by_hand = reslib.evaluate(net, reslib.loader(TINY, "test"))
+    assert record.final["test_loss"] == pytest.approx(by_hand["loss"], rel=0.02)
+
+
+def test_the_record_says_what_was_trained(tmp_path):
+    recipe = replace(TINY, shortcut=None)
+    record = reslib.train(recipe, out_dir=tmp_path)
+    assert record == read(tmp_path / f"{recipe.name}.json")
+    assert record.curve["step"] == [5, 10, 15, 20] and record.curve["lr"] == pytest.approx([0.1, 0.1, 0.01, 0.001])
+    assert [e is None for e in record.curve["test_error"]] == [True, False, True, False]
+    assert record.final["test_error"] == record.curve["test_error"][-1] >= record.best_on_test["test_error"]
+    assert [p["step"] for p in record.probes] == [0, 2, 10, 15, 20] and len(record.probes[0]["layer"]) == 7
+    assert record.data["train"] + record.data["test"] == 1797
+    labels = torch.cat([y for _, y in reslib.loader(recipe, "test")])
+    wrong = 100 * (torch.from_numpy(record.predictions().copy()) != labels).double().mean().item()
+    assert wrong == pytest.approx(record.final["test_error"], abs=1e-3)
+    assert record.final["identity_extension"]["train_error"] == pytest.approx(record.final["train_error"])
+    assert not list(tmp_path.glob("*.ckpt")) and not list(tmp_path.glob("*.part"))
+
+
+def same_run(one, other):
+    """Equal apart from time and date."""
+    return replace(one, time=other.time) == other
+
+
+def test_two_runs_are_the_same(tmp_path):
+    one, other = (reslib.train(TINY, out_dir=tmp_path / name) for name in "ab")
+    assert same_run(one, other) and one.weights_sha256 == other.weights_sha256
+    assert reslib.train(replace(TINY, seed=1), out_dir=tmp_path / "a").weights_sha256 != one.weights_sha256
+
+
+SCRIPT = """
+import importlib, sys, torch
+torch.set_num_threads(1)
+train = importlib.import_module("reslib.train")
+train.CHECKPOINT_SECONDS = 0.05
+from dataclasses import replace
+from reslib import CIFAR
+recipe = replace(replace(CIFAR, depth=8, warmup_lr=0.01, warmup_until=85.0).at("demo"), log_every=6)
+print(train.train(recipe, out_dir=sys.argv[1]).weights_sha256)
+"""
+
+
+def test_killed_at_random_steps_and_resumed(tmp_path):
+    """SIGKILL, several times, then to the end: the record is that of an undisturbed run, to the last bit."""
+
+    def start(folder):
+        return subprocess.Popen([sys.executable, "-c", SCRIPT, folder], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    undisturbed = start(tmp_path / "whole")
+    assert undisturbed.wait() == 0
+    kills, folder = 0, tmp_path / "killed"
+    while kills < 3:
+        run = start(folder)
+        deadline = time.monotonic() + 60
+        while not list(folder.glob("*.ckpt")) and run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(random.uniform(0, 0.7))
+        if run.poll() is not None:
+            break
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
+        kills += 1
+    assert kills > 0
+    last = start(folder)
+    assert last.wait() == 0
+    whole, resumed = (read(next((tmp_path / name).glob("*.json"))) for name in ("whole", "killed"))
+    assert same_run(whole, resumed)
+    assert not list(folder.glob("*.ckpt"))
+
+
+def test_finished_runs_are_only_read(tmp_path):
+    record = reslib.train(TINY, out_dir=tmp_path)
+    tick = time.monotonic()
+    assert reslib.train(TINY, out_dir=tmp_path) == record and time.monotonic() - tick < 1
+    assert reslib.train(TINY, out_dir=tmp_path, resume=False).weights_sha256 == record.weights_sha256
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / f"{TINY.name}.ckpt").write_bytes(b"PK\x03\x04 nothing")
+    with pytest.raises(ValueError, match=r"\.ckpt is damaged.*delete it"):
+        reslib.train(TINY, out_dir=tmp_path)
+
+
+def test_an_infinite_loss_is_an_error(tmp_path):
+    with pytest.raises(FloatingPointError, match="the loss is"):
+        reslib.train(replace(TINY, lr=1e20), out_dir=tmp_path)
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_learning_rate():
+    assert [train.lr_at(CIFAR, step) for step in (0, 31_999, 32_000, 47_999, 48_000, 63_999)] == pytest.approx(
+        [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    )
+    warming = replace(CIFAR, depth=110, warmup_lr=0.01)
+    assert (train.lr_at(warming, 0, warm=False), train.lr_at(warming, 0, warm=True)) == (0.01, 0.1)
+
+
+def test_warmup_ends_below_the_threshold():
+    """Section 4.2: when the running training error is below 80 %."""
+    recipe, state = replace(CIFAR, warmup_lr=0.01), train.State()
+    for step, wrong in enumerate([128] * 30 + [100] * 60):
+        state.step = step
+        train.watch_warmup(recipe, state, wrong)
+        if state.warm_at:
+            break
+    mean = [100 * (128 * max(0, 50 - k) + 100 * min(50, k)) / (50 * 128) for k in range(60)]
+    assert state.warm_at == 30 + next(k for k, e in enumerate(mean) if e < 80)
+
+
+def test_probing_changes_nothing():
+    net, (images, labels) = TINY.net(), next(iter(reslib.loader(TINY, "train")))
+    before = train.weights_sha256(net)
+    found = probes.probe(net, images, labels)
+    assert train.weights_sha256(net) == before and net.training and all(p.grad is None for p in net.parameters())
+    assert found["layer"] == ["conv1", *(f"layer{s}.0.conv{i}" for s in (1, 2, 3) for i in (1, 2))]
+    assert found["response_std"] == pytest.approx([1] * 7, rel=0.05)  # fresh BN
+    assert all(math.isfinite(g) and g > 0 for g in found["response_gradient"] + found["weight_gradient"])
+
+
+def test_weight_gradients_are_those_of_autograd():
+    net, (images, labels) = TINY.net(), next(iter(reslib.loader(TINY, "train")))
+    found = probes.probe(net, images, labels)
+    torch.nn.functional.cross_entropy(net.train()(images), labels).backward()
+    assert found["weight_gradient"][3] == pytest.approx(net.layer2[0].conv1.weight.grad.norm().item(), rel=1e-4)
+
+
+def test_identity_extension(tmp_path):
+    recipe = replace(TINY, shortcut=None)
+    net, _ = trained_by_hand(recipe)
+    deep = probes.extend_by_identity(net, 56)
+    images, _ = next(iter(reslib.loader(recipe, "test")))
+    with torch.inference_mode():
+        assert torch.allclose(net.eval()(images), deep.eval()(images), atol=1e-4)
+    assert sum(isinstance(m, torch.nn.Conv2d) for m in deep.modules()) == 55
+    with pytest.raises(ValueError, match="only a plain CIFAR net"):
+        probes.extend_by_identity(reslib.cifar_resnet(20), 56)
+
+
+def test_evaluate_counts():
+    class Echo(torch.nn.Module):
+        def forward(self, x):
+            return x[:, :, 0, 0]
+
+    logits = torch.eye(10)[[0, 1, 2, 3]] + torch.arange(10) / 100
+    batches = [(logits[:3, :, None, None], torch.tensor([0, 1, 9])), (logits[3:, :, None, None], torch.tensor([0]))]
+    found = reslib.evaluate(Echo(), batches)
+    assert found["n"] == 4 and found["top1_error"] == 50 and found["top5_error"] == 25
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        reslib.evaluate(Echo(), [])
+
+
+def test_recomputed_bn_is_the_true_average():
+    net = TINY.net()
+    images = torch.cat([x for x, _ in reslib.loader(TINY, "train")])
+    again = testing.recomputed_bn(net, [(x, None) for x in images.split(128)])
+    stem = torch.nn.functional.conv2d(images, net.conv1.weight, padding=1)
+    assert torch.allclose(again.bn1.running_mean, stem.mean((0, 2, 3)), atol=1e-5)
+    assert not torch.allclose(net.bn1.running_mean, again.bn1.running_mean)
