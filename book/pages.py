@@ -51,7 +51,7 @@ def judged():
     rows = verdicts().to_dict("records")
     found = {claim.id: [row for row in rows if row["claim"] == claim.id] for claim in CLAIMS}
     known = {
-        "table:verdicts": table() if rows else "*No run has been recorded yet.*",
+        "table:verdicts": re.sub(r"\| C(\d+) ", r"| [C\1](#c\1) ", table()) if rows else "*None yet.*",
         "count:claims": len(CLAIMS),
         "count:seeds": LEAST_SEEDS,
         "count:judged": sum(map(bool, found.values())),
