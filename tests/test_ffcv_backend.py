@@ -97,7 +97,6 @@ def test_other_backends_give_the_same(images):
     got = batches(images, plan, workers=2)
     for (x, y), (x2, y2) in zip(got, data.array_batches(images, plan, MEAN, PAD, 128, "cpu"), strict=True):
         assert torch.equal(x, x2) and torch.equal(y, y2) and x.stride() == x2.stride()
-    assert len(data.kernel().signatures) == 1  # compiled once for both
 
 
 def test_two_live_iterators_do_not_meet(images):
