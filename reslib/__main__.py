@@ -102,7 +102,10 @@ def claims(
         print(text)
         return
     old = write.read_text()
-    new = re.sub(r"(<!-- claims -->\n).*?(\n<!-- /claims -->)", lambda m: m[1] + text + m[2], old, flags=re.DOTALL)
+    marks = r"(<!-- claims -->\n).*?(<!-- /claims -->)"
+    new, found = re.subn(marks, lambda m: f"{m[1]}{text}\n{m[2]}", old, flags=re.DOTALL)
+    if not found:
+        raise ValueError(f"{write} has no claims marks: put <!-- claims --> and <!-- /claims --> where the table belongs.")
     part = write.with_suffix(".part")
     part.write_text(new)
     os.replace(part, write)

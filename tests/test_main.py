@@ -53,3 +53,15 @@ def test_mistakes_are_one_sentence(words, says, tmp_path):
     found = run(*words, cwd=tmp_path)
     assert found.returncode != 0 and says in found.stderr
     assert len(found.stderr.strip().splitlines()) == 1 and not list(tmp_path.rglob("*.json"))
+
+
+def test_claims_write_the_table_between_the_marks(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- claims -->\n<!-- /claims -->\nafter\n")
+    assert run("claims", "--write", str(page)).returncode == 0
+    once = page.read_text()
+    assert run("claims", "--write", str(page)).returncode == 0
+    assert page.read_text() == once and "| scale" in once and once.endswith("<!-- /claims -->\nafter\n")
+    page.write_text("no marks")
+    found = run("claims", "--write", str(page))
+    assert found.returncode != 0 and "has no claims marks" in found.stderr and page.read_text() == "no marks"
