@@ -6,6 +6,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 ROOT_FLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
+export OMP_WAIT_POLICY ?= PASSIVE  # as reslib sets it, also where torch is loaded first
+
 help:  ## say this
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 

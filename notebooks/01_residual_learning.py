@@ -58,10 +58,18 @@ parameters.check(
     retrain=parameters.flag,
     out_dir=Path,
 )
-if retrain:
-    data.images(CIFAR.at(scale), train=True)  # missing or damaged data stop the run here, before any work
 runs_scale = "pocket" if scale == "demo" and not retrain else scale
 shallow, deep = depths[0], depths[-1]
+planned = [
+    replace(CIFAR, depth=depth, shortcut=shortcut, seed=seed).at(runs_scale)
+    for shortcut in (None, "A")
+    for depth in depths
+    for seed in seeds
+]
+if retrain:  # what is missing or damaged stops the run here, before any work
+    data.images(planned[0], train=True)
+else:
+    runs = [reslib.replay(recipe) for recipe in planned]
 paper = claims.paper()
 plots.style()
 
@@ -128,11 +136,8 @@ figure.suptitle(plots.about(CIFAR.at("demo"), 1))
 # Now the evidence: real CIFAR-10, recorded runs, each seed a new initialisation and a new order of images.
 
 # %%
-planned = [replace(r, seed=seed).at(runs_scale) for r in (*plain.values(), *residual.values()) for seed in seeds]
 if retrain:
     runs = [reslib.train(recipe, out_dir=out_dir) for recipe in planned]
-else:
-    runs = [reslib.replay(recipe) for recipe in planned]
 
 table, curves = reslib.records(runs), reslib.curves(runs)
 about = plots.about(planned[0], len(seeds))

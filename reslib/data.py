@@ -272,8 +272,6 @@ def loader(recipe: Recipe, split: str, *, data_dir=None, epoch: int = 0, start_b
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f"split {split!r} is unknown: use 'train', 'val' or 'test'.")
-    if backend not in BACKENDS:
-        raise ValueError(f"backend {backend!r} is unknown: use one of {', '.join(map(repr, BACKENDS))}.")
     backend = choose_backend(recipe, backend, device)
     part = images(recipe, train=split != "test", data_dir=data_dir)
     mean = mean_image(recipe, data_dir)
@@ -298,7 +296,12 @@ def loader(recipe: Recipe, split: str, *, data_dir=None, epoch: int = 0, start_b
 
 
 def choose_backend(recipe: Recipe, backend: str, device) -> str:
-    """What "auto" means: ffcv where it is installed, for data that lie in files and go to the CPU; else array."""
+    """What "auto" means: ffcv where it is installed, for data that lie in files and go to the CPU; else array.
+
+    Raises ValueError for an unknown backend.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend {backend!r} is unknown: use one of {', '.join(map(repr, BACKENDS))}.")
     if backend != "auto":
         return backend
     on_cpu = torch.device(device).type == "cpu"

@@ -1,6 +1,7 @@
 """The chapters, run by papermill as a reader would: parameters that are refused, pairs in sync, outputs stripped."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,10 +32,10 @@ def test_pairs_are_in_sync_and_stripped(notebook):
     ("words", "says"),
     [
         (("-p", "nosuch", "1"), "unknown parameter 'nosuch': this notebook has scale, depths"),
-        (("-y", "depths: [21]"), "depth 21 is not 6n+2"),
+        (("-y", "depths: [21]"), "depths: depth 21 is not 6n+2"),
         (("-p", "scale", "huge"), "scale: 'huge' is unknown"),
         (("-p", "retrain", "maybe"), "retrain: 'maybe' is neither True nor False"),
-        (("-p", "depths", "20"), "two or more depths"),
+        (("-p", "depths", "20"), "depths: 20 must be two or more depths"),
     ],
     ids=lambda v: "-".join(v) if isinstance(v, tuple) else "",
 )
@@ -51,7 +52,7 @@ def test_missing_data_stop_the_run_before_any_work(tmp_path, cifar):
         (base / file.name).symlink_to(file)
     (base / "test_batch").unlink()
     words = ("-p", "scale", "pocket", "-p", "retrain", "True")
-    found = papermill(FIRST, tmp_path / "out.ipynb", *words, env={**__import__("os").environ, "RESLIB_DATA": str(base.parent)})
+    found = papermill(FIRST, tmp_path / "out.ipynb", *words, env={**os.environ, "RESLIB_DATA": str(base.parent)})
     assert found.returncode != 0 and "test_batch is missing" in found.stderr.strip().splitlines()[-1]
 
 
