@@ -131,7 +131,7 @@ assert reslib.train(plain[shallow].at("demo"), out_dir=demonstration).weights_sh
 figure, (left, right) = plt.subplots(1, 2)
 plots.learning_curve(reslib.curves(demo_runs), "train_error", left)
 plots.learning_curve(reslib.curves(demo_runs), "test_error", right)
-figure.suptitle(plots.about(CIFAR.at("demo"), 1))
+_ = figure.suptitle(plots.about(CIFAR.at("demo"), 1))
 # %% [markdown]
 # Now the evidence: real CIFAR-10, recorded runs, each seed a new initialisation and a new order of images.
 
@@ -147,7 +147,7 @@ is_plain = curves.shortcut == "none"
 figure, axes = plt.subplots(1, 2, sharey=True)
 for ax, column in zip(axes, ("train_error", "test_error"), strict=True):
     plots.learning_curve(curves[is_plain], column, ax)
-figure.suptitle(about)
+_ = figure.suptitle(about)
 # %%
 final = table.groupby(["net", "depth"])[["train_error", "train_error_running", "test_error"]].agg(["mean", "min", "max"])
 final.round(1)
@@ -226,7 +226,7 @@ say(claims.sentence("C21", runs_scale, table))
 
 # %% mystnb={"figure": {"caption": "Fig. 2 of the paper, redrawn: a building block. The shortcut adds neither parameters nor multiplications.", "name": "fig-block"}}
 plt.figure(figsize=(4.2, 3.2))
-plots.residual_block()
+_ = plots.residual_block()
 
 
 # %% [markdown]
@@ -269,12 +269,12 @@ assert torch.equal(written(x), x)
 figure, axes = plt.subplots(1, 2, sharey=True)
 for ax, column in zip(axes, ("train_error", "test_error"), strict=True):
     plots.learning_curve(curves, column, ax)
-figure.suptitle(about)
+_ = figure.suptitle(about)
 # %% mystnb={"figure": {"caption": "Final error against depth, a point a run: training error (left, a clean pass over all training images) and test error (right).", "name": "fig-depth"}}
 figure, axes = plt.subplots(1, 2, sharey=True)
 for ax, column in zip(axes, ("train_error", "test_error"), strict=True):
     plots.depth_effect(table, column, ax)
-figure.suptitle(about)
+_ = figure.suptitle(about)
 # %%
 say(claims.sentence("C5", runs_scale, table))
 
@@ -297,12 +297,12 @@ pair = [plain[deep].net_name, residual[deep].net_name]
 figure, axes = plt.subplots(1, 2, sharey=True)
 for ax, net in zip(axes, pair, strict=True):
     plots.layers(probed[probed.net == net], "response_std", "step", ax, title=net)
-figure.suptitle(about)
+_ = figure.suptitle(about)
 # %% mystnb={"figure": {"caption": "Norm of the gradient of the loss by every layer's response at the same steps; mean over seeds. A gradient that vanishes on its way back falls towards the left; one that explodes rises.", "name": "fig-backward"}}
 figure, axes = plt.subplots(1, 2, sharey=True)
 for ax, net in zip(axes, pair, strict=True):
     plots.layers(probed[probed.net == net], "response_gradient", "step", ax, title=net)
-figure.suptitle(about)
+_ = figure.suptitle(about)
 # %%
 ratios = pd.DataFrame({(run.recipe.net_name, run.recipe.seed): 10 ** claims.backward_ratio(run) for run in runs})
 ratios.columns.names = ["net", "seed"]
@@ -332,6 +332,10 @@ def naive_init(net):
     return net
 
 
+def ratio(a, b):
+    return a / b if a > 0 and b > 0 else np.nan  # nan: too small for 32-bit floats, "underflow" below
+
+
 torch.manual_seed(0)
 images, labels = next(iter(reslib.loader(CIFAR.at("demo"), "train", augment=False)))
 rows = []
@@ -345,29 +349,28 @@ for depth in (8, 20, 32, 56, 110):
                 {
                     "initialisation": f"{init}, {bn}",
                     "layers": depth,
-                    "last response / first": layers.response_std.iloc[-1] / layers.response_std.iloc[0],
-                    "first gradient / last": layers.response_gradient.iloc[0] / layers.response_gradient.iloc[-1],
+                    "last response / first": ratio(layers.response_std.iloc[-1], layers.response_std.iloc[0]),
+                    "first gradient / last": ratio(layers.response_gradient.iloc[0], layers.response_gradient.iloc[-1]),
                 }
             )
 start = pd.DataFrame(rows)
 
-# %% mystnb={"figure": {"caption": "Plain nets before any training, on scanned digits: how much of the signal arrives at the last layer (left), and how much of the gradient at the first (right). One draw of weights for each point. Zeros (underflow) are not drawn.", "name": "fig-initialisation"}}
+# %% mystnb={"figure": {"caption": "Plain nets before any training, on scanned digits: how much of the signal arrives at the last layer (left), and how much of the gradient at the first (right). One draw of weights for each point. What underflows is not drawn.", "name": "fig-initialisation"}}
 figure, axes = plt.subplots(1, 2)
 for ax, column in zip(axes, ("last response / first", "first gradient / last"), strict=True):
     for (name, group), marker in zip(start.groupby("initialisation"), "os^D", strict=True):
-        seen = group[group[column] > 0]
-        ax.plot(seen["layers"], seen[column], f"{marker}-", label=name, ms=5)
+        ax.plot(group["layers"], group[column], f"{marker}-", label=name, ms=5)
     ax.set(yscale="log", xlabel="depth (layers)", ylabel=column)
-axes[0].legend(fontsize="small")
+_ = axes[0].legend(fontsize="small")
 # %%
 start.pivot(index="layers", columns="initialisation", values="last response / first").style.set_caption(
     "Standard deviation of the last response over that of the first"
-).format("{:.1e}")
+).format("{:.1e}", na_rep="underflow")
 
 # %%
 start.pivot(index="layers", columns="initialisation", values="first gradient / last").style.set_caption(
     "Norm of the gradient at the first response over that at the last"
-).format("{:.1e}")
+).format("{:.1e}", na_rep="underflow")
 
 # %% [markdown]
 # What we see: the tables say what holds, and what does not. Forward, batch normalisation makes the initialisation irrelevant.

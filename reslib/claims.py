@@ -266,7 +266,7 @@ def backward_ratio(record: Record) -> pd.Series:
 
 
 def c3(scale: str, runs: pd.DataFrame) -> list[Part]:
-    """In plain-56, at every probed step: no response's standard deviation and no backward ratio is below VANISHED."""
+    """In plain-56, at every probed step: no response's standard deviation and no backward ratio is below 0.01 (VANISHED)."""
     deep = nets(scale, runs)["plain56"].values()
     smallest_std = tuple(float(r.probe_frame().response_std.min()) for r in deep)
     ratios = tuple(float(backward_ratio(r).min()) for r in deep)

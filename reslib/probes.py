@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from . import resnet
 
+EXTENDED_DEPTH = 56  # plain nets are also tested when extended to it by identity layers (C21)
 RESPONSE = re.compile(r"(layer\d+\.\d+\.)?bn\d")  # of the main path: not the BN of a projection
 
 

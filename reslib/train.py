@@ -27,7 +27,6 @@ from .records import COLUMNS, Record, environment, pack, read, write
 CHECKPOINT_SECONDS = 60  # between checkpoints
 WARMUP_WINDOW = 50  # steps over which C14's training error is averaged
 PROBE_IMAGES = 256
-EXTENDED_DEPTH = 56  # plain nets are also tested when extended to it by identity layers (C21)
 
 
 @dataclass
@@ -215,10 +214,10 @@ def finish(recipe: Recipe, net: nn.Module, state: State, still: dict) -> tuple[d
         final["val_error"] = testing.evaluate(net, data.loader(recipe, "val", **still))["top1_error"]
     if recipe.warmup_lr is not None:
         final["warmup_steps"] = state.warm_at
-    if recipe.shortcut is None and recipe.layers == 2 and recipe.depth < EXTENDED_DEPTH:
-        deep = probes.extend_by_identity(net, EXTENDED_DEPTH)
+    if recipe.shortcut is None and recipe.layers == 2 and recipe.depth < probes.EXTENDED_DEPTH:
+        deep = probes.extend_by_identity(net, probes.EXTENDED_DEPTH)
         final["identity_extension"] = {
-            "depth": EXTENDED_DEPTH,
+            "depth": probes.EXTENDED_DEPTH,
             "train_error": short(testing.evaluate(deep, everything)["top1_error"]),
             "logit_difference": short((testing.predict(deep, test)[0] - logits).abs().max().item()),
         }

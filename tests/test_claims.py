@@ -94,6 +94,7 @@ def test_every_claim_is_listed():
     assert [claim.id for claim in claims.CLAIMS] == [f"C{i}" for i in range(1, 23)]
     assert set(claims.RULES) <= {claim.id for claim in claims.CLAIMS}
     assert all(claims.RULES[name].__doc__ for name in claims.RULES)
+    assert f"{claims.VANISHED} (VANISHED)" in claims.c3.__doc__
 
 
 def test_the_readme_shows_the_verdicts_of_the_records(root):
