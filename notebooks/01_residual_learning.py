@@ -156,6 +156,16 @@ final.round(1)
 say(claims.sentence("C1", runs_scale, table))
 
 # %% [markdown]
+# Part of such a difference can be a net that hardly starts to learn within its budget, which is not the paper's case (its
+# plain-56 learns, but worse). How many of the runs are of that kind:
+
+# %%
+chance = 90  # percent: the error of guessing one of ten classes
+is_deep = (table.depth == deep) & (table.shortcut == "none")
+stuck = (table[is_deep].train_error > chance - 2).sum()
+say(f"{stuck} of {is_deep.sum()} runs of plain-{deep} end within 2 points of chance ({chance} % training error); {about}.")
+
+# %% [markdown]
 # ## A solution by construction
 #
 # Degradation is a puzzle, because a deeper net that is no worse exists *by construction*: take the trained shallow net and
@@ -282,7 +292,7 @@ say(claims.sentence("C5", runs_scale, table))
 # ## Is it vanishing gradients?
 #
 # **Prediction (C3).** The paper argues that it is not: with batch normalisation, forward signals have non-zero variances,
-# and backward gradients have healthy norms. Two numbers were fixed to test the first half of that sentence on the net that
+# and backward gradients have healthy norms. Two numbers were fixed to test whether either signal *vanishes* in the net that
 # degrades, plain-56, at every probed step of its training. No layer's response has a standard deviation below the threshold
 # of the rule, and the gradient that reaches the first third of the layers is not below the same fraction of the gradient in
 # the last third. Whether a gradient *grows* on its way back, the other way of not being healthy, was given no threshold: it
@@ -312,6 +322,13 @@ ratios.T.groupby("net").mean().style.set_caption(
 
 # %%
 say(claims.sentence("C3", runs_scale, table))
+
+# %%
+before = ratios.loc[0].groupby("net").mean()
+say(
+    f"Shown, not judged: before the first step, the gradient in the first third of the layers is {before[pair[0]]:.3g} times that "
+    f"in the last third in {pair[0]}, and {before[pair[1]]:.3g} times in {pair[1]}."
+)
 
 # %% [markdown]
 # ## What normalisation has to do with it
