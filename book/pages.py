@@ -46,7 +46,8 @@ def paper():
 
 def judged():
     """What reslib.claims says of each claim, and the table of all verdicts."""
-    from reslib.claims import CLAIMS, LEAST_SEEDS, RULES, table, verdicts
+    from reslib.claims import CLAIMS, table, verdicts
+    from reslib.rules import LEAST_SEEDS, RULES
 
     rows = verdicts().to_dict("records")
     found = {claim.id: [row for row in rows if row["claim"] == claim.id] for claim in CLAIMS}

@@ -28,7 +28,7 @@
 # %% tags=["parameters"]
 scale = "demo"  # "demo": demonstration, and the pocket runs replayed; "pocket", "night", "paper": that scale's runs
 depths = "20,56"  # layers of the nets compared, 6n+2 each, the shallowest first
-seeds = "0,1,2"  # of the runs; the verdicts' seeds are fixed in reslib/claims.py
+seeds = "0,1,2"  # of the runs; the verdicts' seeds are fixed in reslib/plan.py
 retrain = False  # True: carry out the runs of `scale` here (finished ones are kept, interrupted ones taken up)
 out_dir = "runs"  # folder for runs made here
 
@@ -47,7 +47,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, relu
 
 import reslib
-from reslib import CIFAR, claims, data, parameters, plots, probes
+from reslib import CIFAR, claims, data, parameters, plots, probes, rules
 from reslib.train import weights_sha256
 
 parameters.check(
@@ -314,7 +314,7 @@ for ax, net in zip(axes, pair, strict=True):
     plots.layers(probed[probed.net == net], "response_gradient", "step", ax, title=net)
 _ = figure.suptitle(about)
 # %%
-ratios = pd.DataFrame({(run.recipe.net_name, run.recipe.seed): 10 ** claims.backward_ratio(run) for run in runs})
+ratios = pd.DataFrame({(run.recipe.net_name, run.recipe.seed): 10 ** rules.backward_ratio(run) for run in runs})
 ratios.columns.names = ["net", "seed"]
 ratios.T.groupby("net").mean().style.set_caption(
     f"Gradient in the first third of the layers over that in the last third, by step; mean over seeds; {about}"
@@ -418,7 +418,7 @@ costs.groupby("net")[columns].mean().style.set_caption(f"Points of error, mean o
 # ## Verdicts
 
 # %%
-judged = [claims.judge(claim, runs_scale, table) for claim in claims.RULES]
+judged = [claims.judge(claim, runs_scale, table) for claim in ("C1", "C21", "C5", "C3")]
 say(pd.DataFrame(judged).to_markdown(index=False))
 
 # %% [markdown]

@@ -1,4 +1,4 @@
-"""python -m reslib data | train | bench | claims: the same functions from a shell. `--help` after any of them."""
+"""python -m reslib data | train | plan | bench | claims: the same functions from a shell. `--help` after any of them."""
 
 import json
 import os
@@ -70,6 +70,19 @@ def split_field(words: str):
     except ValueError:
         pass  # a word such as fan_out
     return name, tuple(value) if isinstance(value, list) else value
+
+
+@app.command()
+def plan(scale: Annotated[str | None, typer.Option(help="pocket, night or paper; default: all")] = None):
+    """List every run that a claim or a table needs, the most valuable first, and how many of them are recorded."""
+    from .plan import table
+    from .records import records
+
+    rows = table(records(), scale)
+    print(rows.to_markdown(index=False, floatfmt=".2g"))
+    missing = (rows.hours * (rows.seeds - rows.recorded)).sum()
+    print(f"\n{rows.recorded.sum()} of {rows.seeds.sum()} runs recorded. hours: of one run, estimated from those recorded on a "
+          f"CPU (one thread); all that is missing: {missing:,.0f} hours")  # fmt: skip
 
 
 @bench_app.command()

@@ -1,0 +1,99 @@
+"""The run plan: every run that a claim or a table needs, fixed before the runs. `python -m reslib plan` lists it.
+
+A group of recipes is named for what it is for; groups are ordered by worth, the most valuable first, and within a group the
+first seed of every net comes before the second of any. A recipe is planned at a scale with the seeds of `SEEDS`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+
+import pandas as pd
+
+from .recipes import CIFAR, Recipe
+
+SEEDS = {"pocket": (0, 1, 2), "night": (0, 1, 2), "paper": (0, 1, 2, 3, 4)}
+"""The seeds of the evidence, fixed beforehand. Pilots use 1000 and above; `demo` runs are demonstrations, never judged."""
+
+
+def plain(depth: int) -> Recipe:
+    return replace(CIFAR, depth=depth, shortcut=None)
+
+
+def residual(depth: int, **changes) -> Recipe:
+    """Section 4.2's nets; the 110 layers start at a learning rate of 0.01, unless `changes` say otherwise."""
+    warm = {"warmup_lr": 0.01} if depth == 110 else {}
+    return replace(CIFAR, **{"depth": depth, **warm, **changes})
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs made for the same reason."""
+
+    name: str
+    claims: str
+    why: str
+    recipes: tuple[Recipe, ...]
+    scales: tuple[str, ...] = ("pocket", "paper")
+    times: int = 1  # the scale's iterations
+
+
+PLAN = (
+    Group("core", "C1 C3 C5 C21", "plain and residual nets of 20 and 56 layers",
+          tuple(net(depth) for net in (plain, residual) for depth in (20, 56)), scales=("pocket", "night", "paper")),
+    Group("depth", "C13 C15 C19", "the series over depth, Table 6 and Fig. 6",
+          tuple(net(depth) for depth in (32, 44, 110) for net in (plain, residual))),
+    Group("options", "C8", "projections: Table 3's options, on CIFAR-10",
+          tuple(residual(depth, shortcut=option) for depth in (20, 56) for option in "BC")),
+    Group("one-layer", "C12", "one-layer blocks; their plain twins are plain-20 and -56",
+          tuple(residual(depth, layers=1) for depth in (20, 56))),
+    Group("warm-up", "C14", "110 layers straight at 0.1 (footnote 5)", (residual(110, warmup_lr=None),)),
+    Group("longer", "C4", "three times the iterations (footnote 3)", (plain(20), plain(56)), times=3),
+    Group("shallow", "C13", "accuracy saturates before it degrades",
+          tuple(net(depth) for depth in (8, 14) for net in (plain, residual))),
+    Group("split", "Table 6", "45k/5k, on which the paper chose its 64k iterations",
+          tuple(residual(depth, split="45k/5k") for depth in (20, 56))),
+    Group("fan-out", "Table 6", "He initialisation by fan-out", (residual(20, init="fan_out"),)),
+    Group("1202", "C16", "1202 layers", (residual(1202),), scales=("paper",)),
+)  # fmt: skip
+"""In the order of their worth."""
+
+
+def at(group: Group, recipe: Recipe, scale: str) -> Recipe:
+    """A recipe of a group at a scale, with the group's iterations."""
+    return recipe.at(scale).longer(group.times)
+
+
+def planned(scale: str | None = None, name: str | None = None) -> Iterator[tuple[Group, Recipe]]:
+    """Every planned run, the most valuable first: all scales and groups, or one. ValueError for an unknown name or scale."""
+    names = [group.name for group in PLAN]
+    if name not in (None, *names):
+        raise ValueError(f"plan {name!r} is unknown: use one of {', '.join(names)}.")
+    if scale not in (None, *SEEDS):
+        raise ValueError(f"scale {scale!r} is not planned: use one of {', '.join(SEEDS)}.")
+    for where in SEEDS if scale is None else (scale,):
+        for group in PLAN:
+            if where in group.scales and name in (None, group.name):
+                for seed, recipe in product(SEEDS[where], group.recipes):
+                    yield group, replace(at(group, recipe, where), seed=seed)
+
+
+def work(recipe: Recipe) -> float:
+    """About how much a CIFAR run computes, in runs of ResNet-20 at paper scale: images, times layers, times area."""
+    return recipe.steps * recipe.batch * (recipe.depth - 1) * recipe.size**2 / (64_000 * 128 * 19 * 32**2)
+
+
+def table(runs: pd.DataFrame, scale: str | None = None) -> pd.DataFrame:
+    """The plan against the records: one row a group, scale and net: claims, seeds, recorded, hours (of one run on this kind of
+    machine, estimated from the recorded ones; NaN where none was recorded on a CPU), recipes."""
+    timed = runs[~runs.device.str.contains("NVIDIA")] if len(runs) else runs
+    rates = [row.seconds / work(row.record.recipe) for row in timed.itertuples()]
+    rate = float(pd.Series(rates, dtype=float).median())
+    have, rows = set(runs.recipe_id), {}
+    for group, recipe in planned(scale):
+        key = recipe.scale, group.name, group.claims, recipe.net_name
+        row = rows.setdefault(key, {"seeds": 0, "recorded": 0, "hours": work(recipe) * rate / 3600})
+        row["seeds"] += 1
+        row["recorded"] += recipe.id in have
+    index = pd.MultiIndex.from_tuples(rows, names=["scale", "plan", "claims", "net"])
+    return pd.DataFrame(rows.values(), index=index).reset_index()

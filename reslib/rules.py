@@ -1,0 +1,227 @@
+"""The rules that judge claims from recorded runs: statistic, side and threshold, fixed before the runs that they judge.
+
+Runs are paired by seed; an estimate comes with the two-sided 95 % t interval over seeds. A rule's parts must all hold.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from .plan import SEEDS, plain, residual
+from .recipes import Recipe
+from .records import Record
+
+LEAST_SEEDS = 3
+VANISHED = 0.01  # C3: a signal's standard deviation, or its gradient relative to the last layers', counts as vanished below
+ADVANTAGE = 1.0  # C12: points of training error below which an advantage counts as none
+SAME = 1.0  # C14: points of test error within which two schedules count as similar
+DEPTHS = (20, 32, 44, 56, 110)  # C13
+STARTED = 80.0  # C14: percent; a net has started when its running training error is below
+
+
+def interval(values) -> tuple[float, float, float]:
+    """Mean and two-sided 95 % t interval: (mean, low, high); low and high are infinite for fewer than two values."""
+    values = np.asarray(values, float)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, -math.inf, math.inf
+    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    return mean, mean - half, mean + half
+
+
+@dataclass(frozen=True)
+class Part:
+    """One statistic of a rule: its values by seed must lie above (side=1) or below (side=-1) a threshold."""
+
+    what: str
+    values: tuple[float, ...]
+    threshold: float
+    side: int = 1
+    unit: str = "points"
+
+    @property
+    def verdict(self) -> str:
+        _, low, high = interval(self.values)
+        if len(self.values) < LEAST_SEEDS:
+            return "undecided"
+        near, far = (low, high) if self.side > 0 else (-high, -low)
+        bound = self.side * self.threshold
+        return "supported" if near > bound else "contradicted" if far < bound else "undecided"
+
+    def __str__(self) -> str:
+        mean, low, high = interval(self.values)
+        spread = f" [{low:.3g}, {high:.3g}]" if math.isfinite(low) else ""
+        return f"{self.what} {mean:.3g}{spread}{' ' + self.unit if self.unit else ''}"
+
+
+def evidence(recipe: Recipe, scale: str, runs: pd.DataFrame, times: int = 1) -> dict[int, Record]:
+    """The recorded runs of a recipe at a scale, by seed: only the planned seeds, only from committed code."""
+    base = recipe.at(scale).longer(times)
+    ids = {replace(base, seed=seed).id: seed for seed in SEEDS.get(scale, ())}
+    rows = runs[runs.recipe_id.isin(list(ids)) & (runs.dirty == False)]  # noqa: E712 (None: unknown, not accepted)
+    return {ids[i]: record for i, record in zip(rows.recipe_id, rows.record, strict=True)}
+
+
+def paired(of: Callable[[Record], float], *families: dict[int, Record]) -> list[tuple[float, ...]]:
+    """A value of each family's run, for every seed that all of them have."""
+    common = sorted(set.intersection(*(set(family) for family in families)))
+    return [tuple(of(family[seed]) for family in families) for seed in common]
+
+
+def train_error(record: Record) -> float:
+    """Percent, of a clean pass over all training images at the last step."""
+    return record.final["train_error"]
+
+
+def test_error(record: Record) -> float:
+    """Percent, at the last step."""
+    return record.final["test_error"]
+
+
+def c1(scale: str, runs: pd.DataFrame) -> list[Part]:
+    """plain-56 - plain-20 in training error, paired by seed, above 0."""
+    pairs = paired(train_error, *(evidence(plain(depth), scale, runs) for depth in (20, 56)))
+    return [Part("plain-56 - plain-20, training error:", tuple(deep - shallow for shallow, deep in pairs), 0)]
+
+
+def backward_ratio(record: Record) -> pd.Series:
+    """By probed step: log10 of the gradient reaching the first third of the layers over that of the last third.
+
+    Geometric means of the L2 norms of d loss / d response: far below 0 where gradients vanish, far above where they explode.
+    """
+    frame = record.probe_frame()
+    third = frame.depth.max() // 3
+    logs = np.log10(frame.response_gradient)
+    first = logs[frame.depth <= third].groupby(frame.step).mean()
+    last = logs[frame.depth > frame.depth.max() - third].groupby(frame.step).mean()
+    return first - last
+
+
+def c3(scale: str, runs: pd.DataFrame) -> list[Part]:
+    """In plain-56, at every probed step: no response's standard deviation and no backward ratio is below 0.01 (VANISHED)."""
+    deep = evidence(plain(56), scale, runs).values()
+    smallest_std = tuple(float(r.probe_frame().response_std.min()) for r in deep)
+    ratios = tuple(float(backward_ratio(r).min()) for r in deep)
+    return [
+        Part("plain-56, smallest response std:", smallest_std, VANISHED, unit=""),
+        Part("smallest log10 of gradient, first / last third of the layers:", ratios, math.log10(VANISHED), unit=""),
+    ]
+
+
+def c4(scale: str, runs: pd.DataFrame) -> list[Part]:
+    """With three times the iterations, plain-56 - plain-20 in training error, paired by seed, is still above 0."""
+    pairs = paired(train_error, *(evidence(plain(depth), scale, runs, times=3) for depth in (20, 56)))
+    return [Part("three times the iterations, plain-56 - plain-20, training error:", tuple(b - a for a, b in pairs), 0)]
+
+
+def c5(scale: str, runs: pd.DataFrame) -> list[Part]:
+    """At pocket scale: the cost of depth is smaller with shortcuts, and they help at 56 layers (training error).
+
+    A deeper residual net is still behind a shallower one in so short a training, so the reversal itself, ResNet-56 below
+    ResNet-20 in training and in test error, is judged where nets are trained: at `night` and `paper`.
+    """
+    four = [evidence(net(depth), scale, runs) for net in (plain, residual) for depth in (20, 56)]
+    if scale == "pocket":
+        rows = paired(train_error, *four)
+        return [
+            Part(
+                "cost of depth, plain less residual, training error:",
+                tuple((b - a) - (d - c) for a, b, c, d in rows),
+                0,
+            ),
+            Part("plain-56 - ResNet-56, training error:", tuple(b - d for _, b, _, d in rows), 0),
+        ]
+    return [
+        Part(f"ResNet-56 - ResNet-20, {what} error:", tuple(b - a for a, b in paired(of, *four[2:])), 0, side=-1)
+        for what, of in (("training", train_error), ("test", test_error))
+    ]
+
+
+def c8(scale: str, runs: pd.DataFrame) -> list[Part]:
+    """At 56 layers, in test error: A, B and C each below the plain net, C below A, and A's gain over plain above C's over A."""
+    families = [plain(56), *(residual(56, shortcut=option) for option in "ABC")]
+    rows = paired(test_error, *(evidence(recipe, scale, runs) for recipe in families))
+    return [
+        *(Part(f"plain - {name}, test error:", tuple(r[0] - r[i] for r in rows), 0) for i, name in enumerate("ABC", 1)),
+        Part("A - C:", tuple(a - c for _, a, _, c in rows), 0),
+        Part("(plain - A) - (A - C):", tuple(p - a - (a - c) for p, a, _, c in rows), 0),
+    ]
+
+
+def c12(scale: str, runs: pd.DataFrame) -> list[Part]:
+    """At 20 and at 56 layers, one-layer blocks with shortcuts are less than 1.0 points (ADVANTAGE) ahead in training error.
+
+    Their plain twins are plain-20 and plain-56: without shortcuts, blocks of one layer and of two are the same net.
+    """
+    parts = []
+    for depth in (20, 56):
+        pairs = paired(train_error, evidence(plain(depth), scale, runs), evidence(residual(depth, layers=1), scale, runs))
+        gains = tuple(a - b for a, b in pairs)
+        parts.append(Part(f"plain-{depth} - one-layer ResNet-{depth}, training error:", gains, ADVANTAGE, side=-1))
+    return parts
+
+
+def slopes(of: Callable[[Record], float], net: Callable[[int], Recipe], scale: str, runs: pd.DataFrame) -> tuple:
+    """By seed: the least-squares slope of a value over log2(depth), for DEPTHS."""
+    rows = paired(of, *(evidence(net(depth), scale, runs) for depth in DEPTHS))
+    return tuple(float(np.polyfit(np.log2(DEPTHS), row, 1)[0]) for row in rows)
+
+
+def c13(scale: str, runs: pd.DataFrame) -> list[Part]:
+    """Slopes of error over log2(depth), 20 to 110 layers: plain nets' above 0 (training); residual nets' below 0 (test).
+
+    And the test error of plain-110 is above 60 %. At pocket scale, where a deeper residual net is still behind a shallower
+    one, the second part is that the slope of the plain nets is above that of the residual ones (training).
+    """
+    unit, worse = "points per doubling", slopes(train_error, plain, scale, runs)
+    if scale == "pocket":
+        pairs = zip(worse, slopes(train_error, residual, scale, runs), strict=False)
+        second = Part("less that of residual nets:", tuple(a - b for a, b in pairs), 0, unit=unit)
+    else:
+        second = Part("residual nets, test error:", slopes(test_error, residual, scale, runs), 0, side=-1, unit=unit)
+    deepest = tuple(test_error(record) for record in evidence(plain(110), scale, runs).values())
+    return [
+        Part("plain nets, training error:", worse, 0, unit=unit),
+        second,
+        Part("plain-110, test error:", deepest, 60, unit="%"),
+    ]
+
+
+def start(record: Record) -> float:
+    """Iterations until the running training error is below STARTED; all of them if it never is."""
+    curve = record.frame()
+    return float(curve.step[curve.train_error < STARTED].min()) if (curve.train_error < STARTED).any() else record.recipe.steps
+
+
+def c14(scale: str, runs: pd.DataFrame) -> list[Part]:
+    """ResNet-110 at a learning rate of 0.1 needs more iterations to a running training error below 80 % than with the warm-up.
+
+    At paper scale, both schedules also end within 1.0 points (SAME) of test error of each other (footnote 5).
+    """
+    families = [evidence(residual(110, warmup_lr=lr), scale, runs) for lr in (None, 0.01)]
+    lag = tuple(straight - warm for straight, warm in paired(start, *families))
+    parts = [Part("iterations to 80 % training error, straight - warm-up:", lag, 0, unit="")]
+    if scale == "paper":
+        gap = tuple(straight - warm for straight, warm in paired(test_error, *families))
+        parts += [Part("straight - warm-up, test error:", gap, SAME, side=-1), Part("the same:", gap, -SAME)]
+    return parts
+
+
+def c21(scale: str, runs: pd.DataFrame) -> list[Part]:
+    """plain-20 extended to 56 layers by identity layers: training error unchanged, and below that of plain-56 from scratch."""
+    shallow, deep = (evidence(plain(depth), scale, runs) for depth in (20, 56))
+    built = [r.final["identity_extension"]["train_error"] - train_error(r) for r in shallow.values()]
+    pairs = paired(lambda r: r.final.get("identity_extension", r.final)["train_error"], shallow, deep)
+    return [
+        Part("extended plain-20 - plain-20, training error:", tuple(built), 0.01, side=-1),
+        Part("plain-56 - extended plain-20, training error:", tuple(b - a for a, b in pairs), 0),
+    ]
+
+
+RULES: dict[str, Callable[[str, pd.DataFrame], list[Part]]] = {
+    "C1": c1, "C3": c3, "C4": c4, "C5": c5, "C8": c8, "C12": c12, "C13": c13, "C14": c14, "C21": c21,
+}  # fmt: skip
