@@ -87,7 +87,7 @@ def plan(scale: Annotated[str | None, typer.Option(help="pocket, night or paper;
 
 @bench_app.command()
 def step(depth: int = 20, size: int = 32, batch: int = 128, rounds: int = 7, steps: int = 5, threads: int | None = None,
-         compiled: Annotated[bool, typer.Option(help="also torch.compile (takes a minute)")] = False,
+         compiled: Annotated[bool, typer.Option(help="also compiled, as long runs are (takes a minute)")] = True,
          device: str = "cpu"):  # fmt: skip
     """The training step: what `train` does against the plain eager NCHW loop, in turn, in one run."""
     import torch

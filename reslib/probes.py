@@ -25,24 +25,24 @@ def probe(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, list]:
     batch), "weight_gradient" (L2 norm of d loss / d weights). A net without BN (`without_bn`) is read at the same places.
     """
     buffers = {name: b.clone() for name, b in net.named_buffers()}
-    training, responses = net.training, {}
+    training, stds, gradients = net.training, {}, {}
 
-    def keep(name):
+    def read(name):  # at once, so that neither response nor gradient is kept
         def hook(module, inputs, output):
-            output.retain_grad()
-            responses[name] = output
+            stds[name] = output.detach().std().item()
+            output.register_hook(lambda gradient: gradients.update({name: gradient.contiguous().norm().item()}))
 
         return hook
 
-    hooks = [m.register_forward_hook(keep(name)) for name, m in net.named_modules() if RESPONSE.fullmatch(name)]
+    hooks = [m.register_forward_hook(read(name)) for name, m in net.named_modules() if RESPONSE.fullmatch(name)]
     weights = dict(net.named_parameters())
     try:
         cross_entropy(net.train()(images), labels).backward()
-        layers = [name.replace("bn", "conv") for name in responses]
+        layers = [name.replace("bn", "conv") for name in stds]
         return {
             "layer": layers,
-            "response_std": [r.std().item() for r in responses.values()],
-            "response_gradient": [r.grad.norm().item() for r in responses.values()],
+            "response_std": list(stds.values()),
+            "response_gradient": [gradients[name] for name in stds],
             "weight_gradient": [weights[f"{layer}.weight"].grad.norm().item() for layer in layers],
         }
     finally:

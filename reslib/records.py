@@ -182,7 +182,7 @@ def curves(where=None) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["name", *COLUMNS])
 
 
-def environment(device: torch.device, threads: int) -> dict:
+def environment(device: torch.device, threads: int, compiled: bool) -> dict:
     """Commit, versions and machine. dirty: code under reslib/ or notebooks/*.py is uncommitted (None: not a checkout)."""
     root = Path(__file__).parents[1]
 
@@ -205,7 +205,7 @@ def environment(device: torch.device, threads: int) -> dict:
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "threads": threads,
-        "compiled": False,
+        "compiled": compiled,
         "deterministic": device.type == "cpu",
     }
 

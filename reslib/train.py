@@ -1,14 +1,15 @@
 """Carry out a recipe: the learning rate, the step, evaluation, checkpoint and exact resume. `train(recipe)` -> Record.
 
 A run killed at any moment and started again ends with bit-identical weights on the same kind of device with the same number
-of threads: every random decision depends on (seed, epoch, sample) alone, and a checkpoint holds all the rest. On a CPU the
-step is eager, channels_last, fp32 (compiling it gains about a tenth and costs up to a minute: `python -m reslib bench step`).
+of threads: every random decision depends on (seed, epoch, sample) alone, and a checkpoint holds all the rest. The step is fp32
+and channels_last; on a CPU it is compiled where a run is long enough to pay for it (`compiles`; `python -m reslib bench step`).
 """
 
 import contextlib
 import hashlib
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -26,7 +27,8 @@ from .records import COLUMNS, Record, environment, pack, read, write
 
 CHECKPOINT_SECONDS = 60  # between checkpoints
 WARMUP_WINDOW = 50  # steps over which C14's training error is averaged
-PROBE_IMAGES = 256
+PROBE_PIXELS = 2**16  # of the images probed, in all: 256 of 16x16, 64 of 32x32
+COMPILE_STEPS = 10_000  # of a run on a CPU, from which on its step is compiled: that takes a minute or more
 
 
 @dataclass
@@ -62,6 +64,11 @@ def train_step(net: nn.Module, optimizer, images: Tensor, labels: Tensor) -> tup
     loss.backward()
     optimizer.step()
     return loss.detach(), (logits.argmax(1) != labels).sum()
+
+
+def compiles(recipe: Recipe, device: torch.device) -> bool:
+    """Whether the step of a run is compiled: fixed by the recipe and the kind of machine, never by a timing. Recorded."""
+    return device.type == "cpu" and recipe.steps >= COMPILE_STEPS and shutil.which("c++") is not None
 
 
 def optimizer_for(recipe: Recipe, net: nn.Module) -> torch.optim.SGD:
@@ -110,7 +117,9 @@ def train(recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume
     if resume and checkpoint.exists():
         state = load_checkpoint(checkpoint, net, optimizer)
         torch.set_num_threads(state.threads)
-    machine = environment(device, state.threads)
+    compiled = compiles(recipe, device)
+    step_net = torch.compile(net) if compiled else net  # the same weights
+    machine = environment(device, state.threads, compiled)
 
     still = dict(data_dir=data_dir, augment=False, backend="array", device=device)  # the same batches bit for bit
     batches = stream(recipe, state.step, data_dir=data_dir, backend=backend, device=device)
@@ -125,7 +134,7 @@ def train(recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume
             for group in optimizer.param_groups:
                 group["lr"] = lr
             tick = time.monotonic()
-            loss, wrong = train_step(net, optimizer, *next(batches))
+            loss, wrong = train_step(step_net, optimizer, *next(batches))
             state.loss_sum, state.wrong = state.loss_sum + loss.double(), state.wrong + wrong
             if recipe.warmup_lr is not None and state.warm_at is None:
                 watch_warmup(recipe, state, int(wrong))
@@ -190,7 +199,8 @@ def note_test(state: State, error: float, loss: float) -> None:
 
 def probe(recipe: Recipe, net: nn.Module, step: int, still: dict) -> dict:
     """`probes.probe` on the first training images, not augmented."""
-    images, labels = next(iter(data.loader(replace(recipe, batch=PROBE_IMAGES), "train", **still)))
+    few = replace(recipe, batch=PROBE_PIXELS // recipe.size**2)
+    images, labels = next(iter(data.loader(few, "train", **still)))
     values = probes.probe(net, images, labels)
     return {"step": step} | {k: v if k == "layer" else [short(x) for x in v] for k, v in values.items()}
 

@@ -29,9 +29,16 @@ def test_data(cifar):
 
 
 def test_bench_step():
-    found = run("bench", "step", "--depth", "8", "--size", "8", "--batch", "4", "--rounds", "1", "--steps", "1")
+    found = run(
+        "bench", "step", "--depth", "8", "--size", "8", "--batch", "4", "--rounds", "1", "--steps", "1", "--no-compiled"
+    )
     assert found.returncode == 0, found.stderr
     assert "| channels_last |" in found.stdout and "resident memory" in found.stdout
+
+
+def test_plan():
+    found = run("plan", "--scale", "pocket")
+    assert found.returncode == 0 and "| pocket  | core " in found.stdout and "runs recorded" in found.stdout
 
 
 def test_claims():

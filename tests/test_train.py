@@ -55,6 +55,16 @@ def test_a_run_is_the_plain_loop(tmp_path):
     assert record.final["test_loss"] == pytest.approx(by_hand["loss"], rel=0.02)
 
 
+def test_a_compiled_run_is_the_plain_loop_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "COMPILE_STEPS", TINY.steps)
+    record = reslib.train(TINY, out_dir=tmp_path / "compiled", device="cpu")
+    monkeypatch.setattr(train, "COMPILE_STEPS", TINY.steps + 1)
+    eager = reslib.train(TINY, out_dir=tmp_path / "eager", device="cpu")
+    assert (record.environment["compiled"], eager.environment["compiled"]) == (True, False)
+    assert record.curve["train_loss"] == pytest.approx(eager.curve["train_loss"], rel=5e-3)
+    assert record.final["test_loss"] == pytest.approx(eager.final["test_loss"], rel=0.02)
+
+
 def test_the_record_says_what_was_trained(tmp_path):
     recipe = replace(TINY, shortcut=None)
     record = reslib.train(recipe, out_dir=tmp_path)
