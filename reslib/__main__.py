@@ -1,4 +1,4 @@
-"""python -m reslib data | train | plan | bench | claims: the same functions from a shell. `--help` after any of them."""
+"""python -m reslib data | train | plan | sweep | bench | claims: the same functions from a shell. `--help` after any."""
 
 import json
 import os
@@ -85,6 +85,29 @@ def plan(scale: Annotated[str | None, typer.Option(help="pocket, night or paper;
           f"CPU (one thread); all that is missing: {missing:,.0f} hours")  # fmt: skip
 
 
+@app.command()
+def sweep(
+    plan: Annotated[str | None, typer.Option(help="one group of the plan; default: all, the most valuable first")] = None,
+    scale: Annotated[str, typer.Option(help="pocket, night or paper")] = "pocket",
+    jobs: Annotated[int | None, typer.Option(help="runs at once; default: one a CPU core, 4 on a GPU")] = None,
+    time_limit: Annotated[float | None, typer.Option(help="seconds; what runs then is stopped with a checkpoint")] = None,
+    out: Annotated[Path, typer.Option(help="folder for records and checkpoints")] = Path("runs"),
+    data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
+    backend: Annotated[str, typer.Option(help="auto, ffcv, array, torch")] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one")] = None,
+):
+    """Carry out what is missing of the plan; stop it at any time, and go on with the same command."""
+    from .sweep import missing
+    from .sweep import sweep as run
+
+    where = dict(jobs=jobs, time_limit=time_limit, out=out, data_dir=data_dir, device=device, backend=backend)
+    failed = run(plan, scale, **where)
+    left = len(missing(scale, plan, out))
+    print(f"{left} planned runs are still missing at {scale} scale" + (f"; {len(failed)} failed" if failed else ""))
+    if failed:
+        sys.exit(1)
+
+
 @bench_app.command()
 def step(depth: int = 20, size: int = 32, batch: int = 128, rounds: int = 7, steps: int = 5, threads: int | None = None,
          compiled: Annotated[bool, typer.Option(help="also compiled, as long runs are (takes a minute)")] = True,
@@ -128,6 +151,8 @@ def main() -> None:
     """Run the command line; what is wrong is said in one sentence."""
     try:
         app()
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         sys.exit(f"{error}" or type(error).__name__)
 

@@ -8,11 +8,11 @@ and channels_last; on a CPU it is compiled where a run is long enough to pay for
 import contextlib
 import hashlib
 import math
-import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from . import data, probes, testing
+from .checkpoint import State, between_steps, load_checkpoint, locked, save_checkpoint
 from .recipes import Recipe
 from .records import COLUMNS, Record, environment, pack, read, write
 
@@ -29,24 +30,6 @@ CHECKPOINT_SECONDS = 60  # between checkpoints
 WARMUP_WINDOW = 50  # steps over which C14's training error is averaged
 PROBE_PIXELS = 2**16  # of the images probed, in all: 256 of 16x16, 64 of 32x32
 COMPILE_STEPS = 10_000  # of a run on a CPU, from which on its step is compiled: that takes a minute or more
-
-
-@dataclass
-class State:
-    """What a checkpoint holds beside weights and momentum."""
-
-    step: int = 0  # iterations done
-    warm_at: int | None = None  # the iteration at which the warm-up ended
-    window: list[int] = field(default_factory=list)  # wrong images in each of the last WARMUP_WINDOW steps of the warm-up
-    loss_sum: float = 0.0  # since the last row of the curve
-    wrong: int = 0
-    curve: dict[str, list] = field(default_factory=lambda: {name: [] for name in COLUMNS})
-    probes: list = field(default_factory=list)
-    best: dict = field(default_factory=dict)
-    seconds: float = 0.0  # in all
-    step_seconds: float = 0.0  # in training steps
-    start: str = ""
-    threads: int = 0
 
 
 def lr_at(recipe: Recipe, step: int, warm: bool = True) -> float:
@@ -95,15 +78,22 @@ def probe_steps(recipe: Recipe) -> set[int]:
 
 
 def train(recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume: bool = True, device=None,
-          backend: str = "auto") -> Record:  # fmt: skip
+          backend: str = "auto", steps_done=None) -> Record:  # fmt: skip
     """Carry out a recipe and write its record into `out_dir`; returns the record.
 
     resume: take up the checkpoint in `out_dir`, if there is one, with its number of threads; a finished run is only read.
-    device=None: a GPU if there is one. Raises as `data.loader`; ValueError for a damaged checkpoint or record;
-    FloatingPointError if the loss is no longer finite.
+    device=None: a GPU if there is one. steps_done: a shared number whose `value` is kept at the iterations done. Ctrl-C and
+    SIGTERM stop a run after its iteration, with a checkpoint. Raises as `data.loader`; ValueError for a damaged checkpoint or
+    record, or a run that another process is at; FloatingPointError if the loss is no longer finite.
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
+    with locked(out_dir / f"{recipe.name}.lock"):
+        return carry_out(recipe, data_dir, out_dir, resume, device, backend, steps_done)
+
+
+def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, backend: str, steps_done) -> Record:
+    """`train`, once the run is held."""
     checkpoint, finished = out_dir / f"{recipe.name}.ckpt", out_dir / f"{recipe.name}.json"
     if resume and finished.exists():
         return read(finished)
@@ -126,7 +116,7 @@ def train(recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume
     began = saved = time.monotonic() - state.seconds
     bar = tqdm(total=recipe.steps * recipe.batch, initial=state.step * recipe.batch, unit=" images", unit_scale=True,
                desc=recipe.name.rsplit("-", 1)[0], mininterval=1, dynamic_ncols=True)  # fmt: skip
-    with bar, contextlib.closing(batches):
+    with bar, contextlib.closing(batches), between_steps() as stop:
         if state.step == 0:
             state.probes.append(probe(recipe, net, 0, still))
         while state.step < recipe.steps:
@@ -150,10 +140,14 @@ def train(recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume
                 note_test(state, result["top1_error"], result["loss"])
             if state.step in probe_steps(recipe):
                 state.probes.append(probe(recipe, net, state.step, still))
-            if time.monotonic() - saved > CHECKPOINT_SECONDS or state.step == recipe.steps:
+            if steps_done is not None:
+                steps_done.value = state.step
+            if stop or time.monotonic() - saved > CHECKPOINT_SECONDS or state.step == recipe.steps:
                 state.seconds = time.monotonic() - began
                 save_checkpoint(checkpoint, recipe, net, optimizer, state)
                 saved = time.monotonic()
+            if stop:
+                raise KeyboardInterrupt if stop[0] == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
 
     final, predictions = finish(recipe, net, state, still)
     seconds = time.monotonic() - began
@@ -238,27 +232,6 @@ def finish(recipe: Recipe, net: nn.Module, state: State, still: dict) -> tuple[d
 def short(x: float) -> float:
     """Six significant digits: enough for any figure, and records stay small."""
     return float(f"{x:.6g}")
-
-
-def save_checkpoint(path: Path, recipe: Recipe, net: nn.Module, optimizer, state: State) -> None:
-    """Written beside and renamed: a crash leaves the old checkpoint or the new one."""
-    state.loss_sum, state.wrong = float(state.loss_sum), int(state.wrong)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    torch.save({"state": asdict(state), "net": net.state_dict(), "optimizer": optimizer.state_dict()}, part)
-    os.replace(part, path)
-
-
-def load_checkpoint(path: Path, net: nn.Module, optimizer) -> State:
-    """Restore weights and momentum in place, return the rest. Raises ValueError, naming the file, if it is damaged."""
-    try:
-        saved = torch.load(path, map_location=next(net.parameters()).device, weights_only=True)
-        net.load_state_dict(saved["net"])
-        optimizer.load_state_dict(saved["optimizer"])
-        return State(**saved["state"])
-    except Exception as error:  # torch.load raises many kinds
-        raise ValueError(
-            f"{path} is damaged or of another version ({type(error).__name__}): delete it to start the run anew."
-        ) from None
 
 
 def weights_sha256(net: nn.Module) -> str:
