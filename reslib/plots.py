@@ -8,6 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.path import Path
 
 from .recipes import Recipe
 
@@ -121,3 +122,73 @@ def residual_block(ax: Axes | None = None) -> Axes:
                              (-0.5, 1.1, r"$\mathcal{F}(\mathbf{x})+\mathbf{x}$", "right")):  # fmt: skip
         ax.text(x, y, text, ha=side, va="center")
     return ax
+
+
+MAPS = {224: "#f7f7f7", 112: "#e4e4e4", 56: "#d9c8e6", 28: "#cfe8cf", 14: "#f6d3c3", 7: "#c6dbef"}  # a box, by its map's size
+LAYERS = ("conv", "max pool", "avg pool", "fc")
+
+
+def architecture(nets: dict[str, pd.DataFrame], source: str = "image", kinds=LAYERS, ax: Axes | None = None) -> Axes:
+    """Nets side by side, a box a layer, top to bottom, level where their maps are of one size (Fig. 3, Fig. 5).
+
+    nets: by title, rows as `counts.layers` gives them; kinds: which of these get a box. A shortcut is drawn from where its way
+    branches off to where the net adds: solid for the identity, dotted for zero padding or a projection.
+    """
+    ax = ax or plt.gca()
+    drawn = {title: _boxes(frame, kinds) for title, frame in nets.items()}
+    sizes = sorted({size for boxes, _ in drawn.values() for _, _, size in boxes}, reverse=True)
+    rows = [max(sum(s == size for _, _, s in boxes) for boxes, _ in drawn.values()) for size in sizes]
+    top = {size: 1 + sum(rows[:i]) + 0.5 * i for i, size in enumerate(sizes)}
+    arrow = dict(arrowstyle="-|>", mutation_scale=7, color="black", lw=0.8, shrinkA=0, shrinkB=0)
+    for x, (title, (boxes, shortcuts)) in enumerate(drawn.items()):
+        ax.text(x, -0.8, title, ha="center", va="bottom", weight="bold", fontsize=9)
+        ax.text(x, -0.2, source, ha="center", va="bottom", fontsize=8.5)
+        used, y, last = dict.fromkeys(sizes, 0), {"": -0.4}, ""
+        for name, text, size in boxes:
+            y[name] = top[size] + used[size]
+            used[size] += 1
+            ax.add_patch(FancyArrowPatch((x, y[last] + 0.3), (x, y[name] - 0.3), **arrow))
+            look = dict(boxstyle="round,pad=0,rounding_size=0.08", fc=MAPS.get(size, "white"), ec="0.25", lw=0.7)
+            ax.add_patch(FancyBboxPatch((x - 0.34, y[name] - 0.3), 0.68, 0.6, **look))
+            ax.text(x, y[name] + 0.02, text, ha="center", va="center", fontsize=8.5)
+            last = name
+        for start, end, identity in shortcuts:
+            a, b = y[start] + 0.42, y[end] + 0.42
+            turns = [
+                (x, a),
+                (x + 0.36, a),
+                (x + 0.43, a),
+                (x + 0.43, a + 0.3),
+                (x + 0.43, b - 0.3),
+                (x + 0.43, b),
+                (x + 0.36, b),
+                (x, b),
+            ]
+            path = Path(turns, [1, 2, 3, 3, 2, 3, 3, 2])  # lines with round corners
+            ax.add_patch(FancyArrowPatch(path=path, linestyle="-" if identity else (0, (1.5, 1.5)), **arrow | dict(lw=1.1)))
+    for size in sizes:
+        ax.text(-0.95, top[size], f"{size} x {size}", va="center", fontsize=8.5, color=OTHER)
+        ax.plot([-1, len(nets) - 0.5], [top[size] - 0.72] * 2, color="0.85", lw=0.8, zorder=0)
+    ax.text(-0.95, -0.2, "output", va="bottom", fontsize=8.5, color=OTHER)
+    ax.set(xlim=(-1, len(nets) - 0.5), ylim=(top[size] + rows[-1] - 0.5, -1.5))
+    ax.set_axis_off()
+    return ax
+
+
+def _boxes(frame: pd.DataFrame, kinds: tuple[str, ...]) -> tuple[list, list]:
+    """What is drawn of a net: (name, label, map size) of its boxes, and (from, to, is it identity) of its shortcuts, by box."""
+    rows, above, boxes, shortcuts = frame.set_index("name", drop=False).to_dict("index"), {}, [], []
+    for name, row in rows.items():
+        ways = sorted(row["inputs"], key=lambda n: "downsample" in n)  # the block's own way, then the shortcut
+        above[name] = above[ways[0]] if ways else ""  # the last box before here
+        kind, width, kernel = row["kind"], row["channels"], row["kernel"]
+        halved = ", /2" if row["stride"] == 2 else ""
+        special = {"conv": f"{kernel}x{kernel} conv, {width}{halved}", "max pool": f"max pool{halved}", "fc": f"fc, {width}"}
+        label = (special | {"avg pool": "average pool", "bn": "BN", "relu": "ReLU", "add": "+"}).get(kind, kind)
+        if kind == "add":
+            shortcuts.append((above[ways[1]], above[ways[0]], rows[ways[1]]["kind"] == "identity"))
+        same = kind == "avg pool" and rows[ways[0]]["size"] == row["size"]  # VGG's, at 224 pixels, does nothing
+        if kind in kinds and "downsample" not in name and not same:
+            boxes.append((name, label, row["size"]))
+            above[name] = name
+    return boxes, shortcuts

@@ -1,0 +1,130 @@
+"""The paper's claims that are counted, not measured: C10, C11, C17, C18, C19.
+
+A count has no spread and needs no seeds: it holds or it does not. Each rule is a function of the paper's numbers
+(`claims.paper()`) that returns what was counted, part by part; its docstring is the rule.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import torchvision
+from torch import nn
+
+from .counts import layers, multiply_adds, parameters, shape_of
+from .resnet import Bottleneck, cifar_plain, cifar_resnet, imagenet_plain, imagenet_resnet
+
+
+class Counted(NamedTuple):
+    """What the paper says, and statements of what was counted, each with whether it bears the claim out."""
+
+    paper: str
+    parts: list[tuple[str, bool]]
+
+    @property
+    def verdict(self) -> str:
+        found = {holds for _, holds in self.parts}
+        return "holds in part" if len(found) == 2 else "holds" if found == {True} else "does not hold"
+
+
+@cache
+def giga(make: Callable[..., nn.Module], *args) -> float:
+    """10^9 multiply-adds of a net for an image of 224 pixels."""
+    return multiply_adds(shape_of(make, *args), 224) / 1e9
+
+
+@cache
+def vgg(depth: int) -> tuple[float, float]:
+    """10^9 multiply-adds of VGG-16 or -19 (torchvision's modules): with its fully connected layers, and without."""
+    frame = layers(shape_of(getattr(torchvision.models, f"vgg{depth}"), init_weights=False), 224)
+    return frame.multiply_adds.sum() / 1e9, frame.multiply_adds[frame.kind != "fc"].sum() / 1e9
+
+
+def c10(p: dict) -> Counted:
+    """ResNet-152 has fewer multiply-adds than VGG-16 and VGG-19: all layers counted, and fully connected ones left out."""
+    ours, (v16, v16_conv), (v19, v19_conv) = giga(imagenet_resnet, 152), vgg(16), vgg(19)
+    return Counted(
+        "{:.1f} G against {:.1f} and {:.1f} G".format(
+            *(p[name] / 1e9 for name in ("table1.resnet152.flops", "s41.vgg16.flops", "s41.vgg19.flops"))
+        ),
+        [
+            (f"{ours:.2f} G against {v16:.2f} and {v19:.2f} G", ours < min(v16, v19)),
+            (
+                f"VGG's fully connected layers left out: against {v16_conv:.2f} and {v19_conv:.2f} G",
+                ours < min(v16_conv, v19_conv),
+            ),
+        ],
+    )
+
+
+def c11(p: dict) -> Counted:
+    """Option A has exactly the parameters and the multiply-adds of the plain net: ImageNet 18, 34, CIFAR 20 to 110 layers."""
+    pairs = [(imagenet_plain, imagenet_resnet, d, 224) for d in (18, 34)]
+    pairs += [(cifar_plain, cifar_resnet, d, 32) for d in (20, 32, 44, 56, 110)]
+    more, added = [], []
+    for plain, residual, depth, size in pairs:
+        a, b = shape_of(plain, depth), layers(shape_of(residual, depth, "A"), size)
+        more.append((b.parameters.sum() - parameters(a), b.multiply_adds.sum() - multiply_adds(a, size)))
+        sums = b[b.kind == "add"]
+        added.append((sums.channels * sums["size"] ** 2).sum() / b.multiply_adds.sum())
+    return Counted(
+        "neither extra parameters nor computation",
+        [
+            (f"{sum(m[0] for m in more)} parameters more in {len(pairs)} pairs of nets", not any(m[0] for m in more)),
+            (
+                f"{sum(m[1] for m in more)} multiply-adds more (the additions: at most {100 * max(added):.2f} % as many)",
+                not any(m[1] for m in more),
+            ),
+        ],
+    )
+
+
+def c17(p: dict) -> Counted:
+    """Plain-34 has less than a fifth of VGG-19's multiply-adds, and within one point of the share that the paper gives."""
+    plain, share = giga(imagenet_plain, 34), p["s33.plain34.share_of_vgg19_flops"]
+    ours = 100 * plain / vgg(19)[0]
+    return Counted(
+        f"{p['fig3.plain34.flops'] / 1e9:.1f} of {p['fig3.vgg19.flops'] / 1e9:.1f} G, {share:.0f} %",
+        [(f"{plain:.2f} of {vgg(19)[0]:.2f} G, {ours:.1f} %", ours < 20 and abs(ours - share) < 1)],
+    )
+
+
+def c18(p: dict) -> Counted:
+    """A projection instead of the identity takes a bottleneck's parameters and multiply-adds to between 1.75 and 2.25 times."""
+    identity, projection = (layers(shape_of(Bottleneck, 256, 64, 1, option), 56, 256) for option in "AC")
+    ratios = {name: projection[name].sum() / identity[name].sum() for name in ("parameters", "multiply_adds")}
+    return Counted(
+        f"doubled ({p['s41.bottleneck_projection.cost_factor']:.0f} times)",
+        [(f"{name.replace('_', '-')} times {ratio:.3f} a block", 1.75 < ratio < 2.25) for name, ratio in ratios.items()],
+    )
+
+
+def c19(p: dict) -> Counted:
+    """ResNet-110 has fewer parameters than each FitNet and Highway net of Table 6. (The other half, its error, is C13's.)"""
+    ours = parameters(shape_of(cifar_resnet, 110)) / 1e6
+    others = {"FitNet, 19 layers": "fitnet19", "Highway, 19 layers": "highway19", "Highway, 32 layers": "highway32"}
+    millions = {name: p[f"table6.{key}.parameters"] / 1e6 for name, key in others.items()}
+    return Counted(
+        f"fewer: {p['table6.resnet110.parameters'] / 1e6:.1f} M",
+        [
+            (f"{ours:.2f} M, {'fewer' if ours < theirs else 'more'} than {name} ({theirs:.2f} M)", ours < theirs)
+            for name, theirs in millions.items()
+        ],
+    )
+
+
+COUNTED: dict[str, Callable[[dict], Counted]] = {"C10": c10, "C11": c11, "C17": c17, "C18": c18, "C19": c19}
+
+
+def row(claim: str, p: dict) -> dict:
+    """A row of the table of verdicts: scale, claim, paper, ours, n, verdict. p: the paper's numbers, `claims.paper()`."""
+    found = COUNTED[claim](p)
+    ours = "; ".join(text for text, _ in found.parts)
+    return {"scale": "counted", "claim": claim, "paper": found.paper, "ours": ours, "n": "exact", "verdict": found.verdict}
+
+
+def sentence(claim: str, p: dict) -> str:
+    """The verdict with its rule and its counts, as Markdown."""
+    found = row(claim, p)
+    rule = " ".join(COUNTED[claim].__doc__.split())
+    return f"**{claim}, counted: {found['verdict']}.** Rule: {rule} Found: {found['ours']}. Paper: {found['paper']}."
