@@ -113,29 +113,31 @@ def giga(multiply_adds):
 
 
 residual = [f"ResNet-{d}" for d in DEPTHS]
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Table 1 of the paper, written out by the nets: output size in pixels, kernels and filters of a block's convolutions, number of blocks. Down-sampling is by conv3_1, conv4_1 and conv5_1.", "name": "tab-table1"}}
 written = {}
 for name in residual:
     conv1, pool = (frames[name][frames[name].kind == kind].iloc[0] for kind in ("conv", "max pool"))
     cells = {"conv1": f"{conv1.kernel}x{conv1.kernel}, {conv1.channels}, /{conv1.stride}"}
     for i, (blocks, layers, _) in enumerate(stages(name), 2):
         cells[f"conv{i}_x"] = "<br>".join(f"{k}x{k}, {c}" for k, c in layers) + f"<br>x {blocks}"
-    cells["conv2_x"] = f"{pool.kernel}x{pool.kernel} max pool, /{pool.stride}<br>{cells['conv2_x']}"
-    cells["end"] = f"average pool, {frames[name].channels.iloc[-1]}-d fc"
-    written[name] = cells | {"multiply-adds (10^9)": giga(frames[name].multiply_adds.sum())}
+    cells["conv2_x"] = f"{pool.kernel}x{pool.kernel} pool, /{pool.stride}<br>{cells['conv2_x']}"
+    cells["end"] = f"average pool<br>{frames[name].channels.iloc[-1]}-d fc"
+    written[name] = cells | {"FLOPs (billions)": giga(frames[name].multiply_adds.sum())}
 written = pd.DataFrame(written)
 written.insert(0, "output", [f"{conv1['size']}", *(str(size) for *_, size in stages("ResNet-18")), "1", ""])
-
-# %% mystnb={"figure": {"caption": "Table 1 of the paper, written out by the nets: output size in pixels, kernels and filters of a block's convolutions, number of blocks. Down-sampling is by conv3_1, conv4_1 and conv5_1.", "name": "tab-table1"}}
-written.style.set_properties(**{"vertical-align": "top"})
+top = [{"selector": "th", "props": "vertical-align: top; text-align: left"}]
+written.style.set_properties(**{"vertical-align": "top", "text-align": "left"}).set_table_styles(top)
 
 # %% [markdown]
-# And against what the paper prints: every number that it gives in Table 1, one by one.
+# And against what the paper prints: every number that it gives in Table 1, and the counts of Fig. 3 and sections 3.3 and 4.1, one
+# by one. Two numbers agree where ours, rounded to the digits of the paper's, is the paper's.
 
 # %%
 ours = {}
 for name in residual:
     key = f"table1.{name.lower().replace('-', '')}"
-    ours[f"{key}.flops"] = round(frames[name].multiply_adds.sum() / 1e9, 1) * 1e9
+    ours[f"{key}.flops"] = frames[name].multiply_adds.sum()
     for i, (blocks, layers, size) in enumerate(stages(name), 2):
         ours |= {f"{key}.conv{i}_x.blocks": blocks, f"{key}.conv{i}_x.out_channels": layers[-1][1]}
         assert ours.setdefault(f"table1.conv{i}.output_size", size) == size  # the same in all nets
@@ -143,79 +145,91 @@ ours |= {f"table1.conv1.{column}": conv1[column] for column in ("kernel", "strid
 ours |= {"table1.conv1.output_size": conv1["size"], "table1.conv1.out_channels": conv1.channels}
 ours |= {f"table1.maxpool.{column}": pool[column] for column in ("kernel", "stride")}
 ours |= {"table1.fc.classes": frames["ResNet-18"].channels.iloc[-1]}
+assert set(ours) == {quantity for quantity in paper if quantity.startswith("table1.")}  # all of Table 1
 
-printed = {name: value for name, value in paper.items() if name.startswith("table1.")}
-assert set(printed) == set(ours)
-differ = [name for name in printed if not np.isclose(printed[name], ours[name])]
-say(f"{len(printed)} numbers of Table 1 compared, {len(differ)} differ: {', '.join(f'`{name}`' for name in differ)}.")
+for quantity in ("fig3.vgg19", "fig3.plain34", "fig3.resnet34", "s41.vgg16", "s41.vgg19"):
+    name = quantity.split(".")[1].replace("vgg", "VGG-").replace("plain", "plain-").replace("resnet", "ResNet-")
+    ours[f"{quantity}.flops"] = frames[name].multiply_adds.sum()
+ours["s33.plain34.share_of_vgg19_flops"] = 100 * ours["fig3.plain34.flops"] / ours["fig3.vgg19.flops"]
+
+# %% tags=["hide-input", "output_scroll"] mystnb={"figure": {"caption": "The paper's numbers beside ours. A share is in percent; flops are multiply-adds, in billions.", "name": "tab-numbers"}}
+digits, unit = ({q: cost if q.endswith(".flops") else other for q in ours} for cost, other in ((1, 0), (1e9, 1)))
+compared = pd.DataFrame(
+    {
+        "paper": {q: f"{paper[q] / unit[q]:.{digits[q]}f}" for q in ours},
+        "ours": {
+            q: f"{ours[q] / unit[q]:.{3 * digits[q] if digits[q] else 0 if float(ours[q]).is_integer() else 1}f}" for q in ours
+        },
+        "agree": {q: np.isclose(round(ours[q] / unit[q], digits[q]), paper[q] / unit[q]) for q in ours},
+    }
+)
+with pd.option_context("display.max_rows", None):
+    display(compared.replace({True: "yes", False: "NO"}))
+
+# %% tags=["hide-input"]
+differ = compared[~compared.agree.astype(bool)]
+say(
+    f"{len(compared)} numbers compared, {len(differ)} differ: "
+    + "; ".join(f"`{quantity}` {row.paper} in the paper, {row.ours} here" for quantity, row in differ.iterrows())
+    + ". What is behind them comes next."
+)
 
 # %% [markdown]
 # ## Which counting gives which number
 #
-# "FLOPs (multiply-adds)" leaves open what is counted. Six ways, and what the paper prints. A cell says **yes** where its number,
-# rounded to one decimal, is the printed one.
+# "FLOPs (multiply-adds)" leaves open what is counted. Here are six ways.
 
 
 # %%
-def conventions(name):
+def ways(name):
+    """Multiply-adds of a net by six ways of counting."""
     frame = frames[name]
-    by_kind = frame.groupby("kind").multiply_adds.sum()
-    everything = by_kind.sum()
-    elementwise = frame[frame.kind.isin(["bn", "relu", "add"])]
-    elements = (elementwise.channels * elementwise["size"] ** 2).sum()
+    kinds = frame.groupby("kind").multiply_adds.sum()
+    elements = (frame.channels * frame["size"] ** 2)[frame.kind.isin(["bn", "relu", "add"])].sum()
     found = {
-        "convolutions and fc": everything,
-        "without fc": everything - by_kind["fc"],
-        "without the first layer": everything - frame[frame.kind == "conv"].multiply_adds.iloc[0],
-        "without projections": everything - by_kind.get("projection", 0),
-        "and BN, ReLU, additions (one an element)": everything + elements,
+        "all": kinds.sum(),
+        "no fc": kinds.sum() - kinds["fc"],
+        "no conv1": kinds.sum() - frame[frame.kind == "conv"].multiply_adds.iloc[0],
+        "no proj.": kinds.sum() - kinds.get("projection", 0),
+        "+ elem.": kinds.sum() + elements,  # one operation for each element
     }
     if name in residual:
-        d = int(name.split("-")[1])
-        other = shape_of(reslib.imagenet_resnet, d, "B", stride_on="3x3")
-        found["option B, strides of v1.5"] = counts.multiply_adds(other, 224)
+        other = shape_of(reslib.imagenet_resnet, int(name.split("-")[1]), "B", stride_on="3x3")
+        found["v1.5, B"] = counts.multiply_adds(other, 224)
     return found
 
 
 prints = {f"ResNet-{d}": paper[f"table1.resnet{d}.flops"] for d in DEPTHS}
-prints |= {"plain-34": paper["fig3.plain34.flops"], "VGG-16": paper["s41.vgg16.flops"], "VGG-19": paper["s41.vgg19.flops"]}
-counting = pd.DataFrame({name: conventions(name) for name in prints}) / 1e9
-matches = counting.round(1).eq(pd.Series(prints) / 1e9, axis=1)
-shown = counting.map("{:.3f}".format, na_action="ignore").fillna("") + matches.map({True: " yes", False: ""}.get)
-shown.loc["the paper prints"] = [f"{value / 1e9:.1f}" for value in prints.values()]
+prints = pd.Series(prints | {"VGG-16": paper["s41.vgg16.flops"], "VGG-19": paper["s41.vgg19.flops"]}) / 1e9
+counting = pd.DataFrame({name: ways(name) for name in prints.index}) / 1e9
+rounded, cut = (number.eq(prints, axis=1) for number in (counting.round(1), np.floor(counting * 10) / 10))
 
-# %% mystnb={"figure": {"caption": "Multiply-adds (10^9) of one image of 224 x 224 pixels under six ways of counting.", "name": "tab-conventions"}}
-shown.T
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Multiply-adds (billions) of one image of 224 x 224 pixels by six ways of counting: all convolutions and fully connected layers; these without the fully connected ones, without the first layer, without projections; with an operation more for each element of a BN, ReLU or addition; all, of option B with the strides of v1.5. \u2713: rounded to one decimal, it is what the paper prints. Below: how many of the ResNets' numbers a way gives, rounded, and cut off after one decimal.", "name": "tab-conventions"}}
+shown = (counting.map("{:.2f}".format, na_action="ignore").fillna("") + rounded.replace({True: " ✓", False: ""})).T
+shown["paper"] = prints.map("{:.1f}".format)
+fits = pd.DataFrame({"rounded": rounded[residual].sum(axis=1), "cut off": cut[residual].sum(axis=1)}).T
+pd.concat([shown, fits.astype(str)]).fillna("")
 
-# %%
-cut = (np.floor(counting * 10) / 10).eq(pd.Series(prints) / 1e9, axis=1)  # digits cut off instead of rounded
-fits = pd.DataFrame(
-    {"rounded to one decimal": matches[residual].sum(axis=1), "cut after one decimal": cut[residual].sum(axis=1)}
-)
-fits.style.set_caption(f"How many of Table 1's {len(residual)} numbers a way of counting gives")
-
-# %%
-alone, element = (counting.loc[way, residual] for way in ("convolutions and fc", "and BN, ReLU, additions (one an element)"))
-low, high = (prints_of - alone for prints_of in (pd.Series(prints)[residual] / 1e9, pd.Series(prints)[residual] / 1e9 + 0.1))
-fewest, most = (low / (element - alone)).max(), (high / (element - alone)).min()
-assert fits.loc["convolutions and fc"].tolist() == [4, 2] and fits.loc["and BN, ReLU, additions (one an element)"].tolist() == [
-    3,
-    5,
-]
+# %% tags=["hide-input"]
+alone, element = counting.loc["all", residual], counting.loc["+ elem.", residual]
+low, high = ((prints[residual] + more - alone) / (element - alone) for more in (0, 0.1))  # operations an element that fit
+assert fits.loc["rounded", "all"] == 4 and fits.loc["cut off", "+ elem."] == 5
 say(
-    f"- **Rounded**, all convolutions and the fully connected layer give {fits.iloc[0, 0]} of {len(residual)}. "
-    f"ResNet-50 does not fit: {alone['ResNet-50']:.3f}, printed as {prints['ResNet-50'] / 1e9:.1f}. This is the counting of this book: "
-    f"it is the plain meaning of multiply-adds.\n"
-    f"- **Cut instead of rounded**, and with the elementwise operations counted too, {fits.iloc[4, 1]} of {len(residual)} fit: any "
-    f"count of {fewest:.2f} to {most:.2f} operations an element gives Table 1. It may be what the authors did. It was found by "
-    f"trying, so it proves nothing, and the paper does not say.\n"
-    f"- **ResNet-152** is {alone['ResNet-152']:.2f} (convolutions and fc), {element['ResNet-152']:.2f} (elementwise operations too) or "
-    f"{counting.loc['option B, strides of v1.5', 'ResNet-152']:.2f} (v1.5): printed as {prints['ResNet-152'] / 1e9:.1f}.\n"
-    f"- **VGG-16's** {prints['VGG-16'] / 1e9:.1f} leaves the fully connected layers out (with them {counting.loc['convolutions and fc', 'VGG-16']:.2f}); "
-    f"**VGG-19's** {prints['VGG-19'] / 1e9:.1f} counts them (without them {counting.loc['without fc', 'VGG-19']:.2f}). The two were not "
-    f"counted alike.\n"
-    f"- Libraries' numbers differ by the strides: ResNet-50 has {counting.loc['option B, strides of v1.5', 'ResNet-50']:.2f} in v1.5, of "
-    f"which more below."
+    f"- **Rounded**, all convolutions and the fully connected layer give {fits.loc['rounded', 'all']} of {len(residual)}. ResNet-50 does "
+    f"not fit: {alone['ResNet-50']:.2f}, printed as {prints['ResNet-50']:.1f}. This is the counting of this book: it is the "
+    f"plain meaning of multiply-adds.\n"
+    f"- **Cut off instead of rounded**, and with the elementwise operations counted too, {fits.loc['cut off', '+ elem.']} of "
+    f"{len(residual)} fit: any count of {low.max():.2f} to {high.min():.2f} operations an element gives Table 1. It may be what "
+    f"the authors did. It was found by trying, so it proves nothing, and the paper does not say.\n"
+    f"- **ResNet-152** is {alone['ResNet-152']:.2f}, or {element['ResNet-152']:.2f} with elementwise operations, or "
+    f"{counting.loc['v1.5, B', 'ResNet-152']:.2f} in v1.5; printed as {prints['ResNet-152']:.1f}.\n"
+    f"- **VGG-16's** {prints['VGG-16']:.1f} leaves the fully connected layers out (with them "
+    f"{counting.loc['all', 'VGG-16']:.2f}); **VGG-19's** {prints['VGG-19']:.1f} counts them (without them "
+    f"{counting.loc['no fc', 'VGG-19']:.2f}). The two were not counted alike.\n"
+    f"- **Plain-34's share** of VGG-19 is {ours['s33.plain34.share_of_vgg19_flops']:.1f} %. The paper's is the quotient of "
+    f"its rounded numbers, {100 * paper['fig3.plain34.flops'] / paper['fig3.vgg19.flops']:.1f} %.\n"
+    f"- Libraries' numbers differ by the strides: ResNet-50 has {counting.loc['v1.5, B', 'ResNet-50']:.2f} in v1.5, "
+    f"of which more below."
 )
 
 # %%
@@ -223,8 +237,6 @@ say(counted.sentence("C10", paper))
 
 # %%
 say(counted.sentence("C17", paper))
-rounded = 100 * paper["fig3.plain34.flops"] / paper["fig3.vgg19.flops"]
-say(f"The paper's share is the quotient of its rounded numbers, {rounded:.1f} %.")
 
 # %% [markdown]
 # ## Two design rules
@@ -247,12 +259,12 @@ for name in ("plain-18", "plain-34", *residual):
     assert (inner[halving].multiply_adds == predicted / 2).all()
 print(f"every 3x3 layer that keeps the size of its map: {predicted / 1e6:.1f} million multiply-adds")
 
-# %% mystnb={"figure": {"caption": "Filters and multiply-adds (millions) of the convolutions by the size of their output map, different values only, in the order of the layers.", "name": "tab-rules"}}
+# %% mystnb={"figure": {"caption": "Filters and multiply-adds (millions) of the convolutions by the size of their output map, different values only, in the order of the layers.", "name": "tab-rules"}} tags=["hide-input"]
 rows = []
 for name in ("plain-34", "ResNet-50", "VGG-19"):
     frame = frames[name]
     for kernel in sorted(frame[frame.kind == "conv"].kernel.unique(), reverse=True):
-        chosen = frame[frame.kind.isin(["conv"]) & (frame.kernel == kernel)]
+        chosen = frame[(frame.kind == "conv") & (frame.kernel == kernel)]
         for size, group in chosen.groupby("size", sort=False):
             filters, costs = (
                 ", ".join(map(str, dict.fromkeys(v))) for v in (group.channels, (group.multiply_adds / 1e6).round(1))
@@ -277,24 +289,22 @@ pd.DataFrame(rows).set_index(["net", "layers", "map"])
 # The table and the figure are those of the net chosen by the parameter `depth`. In JupyterLab the slider below shows
 # the figure of any other.
 
-# %% mystnb={"figure": {"caption": "The net chosen by the parameter, layer by layer: output, kernel, stride, parameters, multiply-adds (millions) and receptive field (pixels).", "name": "tab-layers"}} tags=["output_scroll"]
+# %% mystnb={"figure": {"caption": "The net chosen by the parameter, layer by layer: channels and size of the output, kernel, stride, parameters, cost in multiply-adds (millions) and receptive field (pixels).", "name": "tab-layers"}} tags=["hide-input", "output_scroll"]
 chosen = frames[f"ResNet-{depth}"]
-layers = chosen[chosen.kind.isin(["conv", "projection", "max pool", "avg pool", "fc"])].set_index("name")
-layers = layers.assign(multiply_adds=(layers.multiply_adds / 1e6).map("{:.1f}".format)).drop(
-    columns=["inputs", "padding", "jump"]
-)
+chosen = chosen[chosen.kind.isin(["conv", "projection", "max pool", "avg pool", "fc"])].set_index("name")
+chosen["cost"] = (chosen.multiply_adds / 1e6).map("{:.1f}".format)
 with pd.option_context("display.max_rows", None):
-    display(layers.rename(columns=lambda column: column.replace("_", "-")))
+    display(chosen[["channels", "size", "kernel", "stride", "parameters", "cost", "field"]].rename_axis(None))
 
 
-# %%
+# %% tags=["hide-input"]
 def look(depth):
     """Multiply-adds of every layer, by stage."""
     frame = frames[f"ResNet-{depth}"]
     frame = frame[frame.kind.isin(["conv", "projection", "fc"])]
     stage = frame.name.where(frame.name.str.startswith("layer"), "conv1 and fc").str.split(".").str[0]
     stage = stage.str.replace(r"layer(\d)", lambda match: f"conv{int(match[1]) + 1}_x", regex=True)
-    ax = plt.figure(figsize=(8, 3)).gca()
+    ax = plt.figure(figsize=(8, 3.3)).gca()
     names = [name for name in stage.unique() if name != "conv1 and fc"]
     colours = dict(zip([*names, "conv1 and fc"], [*sns.color_palette("viridis", 4), "0.6"], strict=True))
     for name, colour in colours.items():
@@ -304,8 +314,9 @@ def look(depth):
     ax.plot(np.flatnonzero(aside) + 1, frame.multiply_adds[aside] / 1e6, "v", color="black", ms=4, label="projection")
     total = frame.multiply_adds.sum()
     ax.set(xlabel="convolution or fully connected layer", ylabel="multiply-adds (millions)", xlim=(0, len(frame) + 1),
-           ylim=(0, 150), title=f"ResNet-{depth}: {giga(total)} 10$^9$ multiply-adds")  # fmt: skip
-    ax.legend(fontsize="small", ncols=3, loc="upper center")
+           ylim=(0, 125), title=f"ResNet-{depth}: {giga(total)} billion multiply-adds")  # fmt: skip
+    ax.grid(False, axis="x")
+    ax.legend(fontsize="small", ncols=6, loc="upper center", bbox_to_anchor=(0.5, -0.2), columnspacing=1)
 
 
 # %% mystnb={"figure": {"caption": "Multiply-adds of every layer of the net chosen by the parameter. Down-sampling costs no more than going on: the rule at work.", "name": "fig-layers"}}
@@ -320,7 +331,8 @@ _ = interact(lambda depth: (look(depth), plt.show())[0], depth=SelectionSlider(o
 #
 # The authors published the network files of ResNet-50, -101 and -152 (for Caffe, at github.com/KaimingHe/deep-residual-networks).
 # These are the layers in them, in their order and with their names, by a rule that was checked against the files: written out
-# in their format, it has their length to the character.
+# in their format, it has their length to the character (ResNet-101's file as in the authors' repository; those of 50 and 152 as in
+# a public copy, apart from its edited first lines).
 
 
 # %%
@@ -349,7 +361,7 @@ for d in (50, 101, 152):
     frame, theirs = frame.iloc[order].reset_index(drop=True), authors(d)
     assert (frame[theirs.columns[1:]] == theirs[theirs.columns[1:]]).all(axis=None)
     print(f"ResNet-{d}: {len(frame)} convolutions, equal in filters, kernel, padding and stride")
-frame[["name"]].join(theirs).iloc[[0, 1, 2, 3, 4, 5, 11, 12, -1]]
+frame[["name"]].join(theirs).iloc[[0, 1, 2, 3, 4, 5, 11, 12, -1]].set_index("name").rename_axis(None)
 
 # %% [markdown]
 # Two oddities of these files are departures here: in ResNet-50's file the first convolution has a bias, and max pooling is not
@@ -376,7 +388,7 @@ _ = plots.architecture(
     {"VGG-19": frames["VGG-19"], "34-layer plain": frames["plain-34"], "34-layer residual": frames["ResNet-34"]}
 )
 
-# %%
+# %% tags=["hide-input"]
 shortcuts = frames["ResNet-34"].kind.value_counts()
 for column in ("parameters", "multiply_adds"):
     assert frames["ResNet-34"][column].sum() == frames["plain-34"][column].sum()
@@ -418,12 +430,8 @@ def weights(frame):
 
 w = 64
 wide = counts.layers(shape_of(BasicBlock, 256, 256, 1, "A"), 56, 256)
-assert (weights(basic), weights(bottleneck), weights(projected), weights(wide)) == (
-    18 * w**2,
-    17 * w**2,
-    33 * w**2,
-    18 * 16 * w**2,
-)
+for frame, predicted in ((basic, 18), (bottleneck, 17), (projected, 17 + 16), (wide, 18 * 16)):
+    assert weights(frame) == predicted * w**2
 
 where = {"stem": "conv1", "blocks": "layer", "fully connected": "fc"}
 economy = pd.DataFrame(
@@ -437,7 +445,7 @@ economy.loc["blocks"] -= economy.loc["projections"]
 assert economy.sum().to_dict() == {name: frames[name].multiply_adds.sum() for name in economy}
 economy.loc["sum"] = economy.sum()
 
-# %% mystnb={"figure": {"caption": "Where the multiply-adds (10^9) of the 34- and the 50-layer net go.", "name": "tab-economy"}}
+# %% mystnb={"figure": {"caption": "Where the multiply-adds (billions) of the 34- and the 50-layer net go.", "name": "tab-economy"}}
 economy.map(lambda value: f"{value / 1e9:.3f}")
 
 # %%
@@ -480,20 +488,20 @@ sides = {"v1": counts.layers(v1[50], 224), "v1.5": counts.layers(v15[50], 224)}
 for d in v1:
     assert {k: v.shape for k, v in v1[d].state_dict().items()} == {k: v.shape for k, v in v15[d].state_dict().items()}
 
-# %% mystnb={"figure": {"caption": "The first block of conv3_x, conv4_x and conv5_x of ResNet-50 in both versions: stride, size of the output map, multiply-adds (millions).", "name": "tab-strides"}}
+# %% mystnb={"figure": {"caption": "The first block of conv3_x, conv4_x and conv5_x of ResNet-50 in both versions: stride, size of the output map, cost in multiply-adds (millions).", "name": "tab-strides"}} tags=["hide-input"]
 both = {}
 for version, frame in sides.items():
     part = frame[frame.name.str.match(r"layer[234]\.0\.(conv\d|downsample\.0)")].set_index("name")
-    both[version] = part[["stride", "size"]].assign(**{"multiply-adds": (part.multiply_adds / 1e6).round(1)})
-pd.concat(both, axis=1)
+    both[version] = part[["stride", "size"]].assign(cost=(part.multiply_adds / 1e6).round(1))
+pd.concat(both, axis=1).rename_axis(None)
 
-# %%
+# %% tags=["hide-input"]
 rows = {}
 for d in v1:
     a, b = counts.multiply_adds(v1[d], 224), counts.multiply_adds(v15[d], 224)
     rows[f"ResNet-{d}"] = {"v1": giga(a), "v1.5": giga(b), "more": f"{giga(b - a)}", "more (%)": f"{100 * (b / a - 1):.1f}",
                            "parameters (M)": f"{counts.parameters(v1[d]) / 1e6:.2f}"}  # fmt: skip
-pd.DataFrame(rows).T.style.set_caption("Multiply-adds (10^9) of the two versions; their parameters are the same")
+pd.DataFrame(rows).T.style.set_caption("Multiply-adds (billions) of the two versions; their parameters are the same")
 
 # %% [markdown]
 # What we see: v1.5 costs the same amount more at every depth, since only three blocks differ. What one buys is that a 1x1 layer
@@ -541,47 +549,44 @@ def latency(net, repeats=7):
     return np.array(times[1:])
 
 
-names = ["plain-34", *residual, "VGG-16", "VGG-19"]
-measured = {}
-for name in names:
-    net = nets[name]
-    seconds = latency(counts.on_meta(net))
-    row = {"parameters (M)": counts.parameters(net) / 1e6, "multiply-adds (10^9)": frames[name].multiply_adds.sum() / 1e9}
-    row |= {"activations (MB)": counts.activation_memory(net, 224) / 2**20, "latency (ms)": 1e3 * np.median(seconds)}
-    measured[name] = row | {"fastest (ms)": 1e3 * seconds.min(), "slowest (ms)": 1e3 * seconds.max()}
-costs = pd.DataFrame(measured).T
-costs["multiply-adds a second (10^9)"] = 1e3 * costs["multiply-adds (10^9)"] / costs["latency (ms)"]
+rows = {}
+for name in ("plain-34", *residual, "VGG-16", "VGG-19"):
+    milliseconds = 1e3 * latency(counts.on_meta(nets[name]))
+    rows[name] = {
+        "parameters": frames[name].parameters.sum() / 1e6,
+        "multiply-adds": frames[name].multiply_adds.sum() / 1e9,
+        "activations": counts.activation_memory(nets[name], 224) / 2**20,
+        "latency": np.median(milliseconds),
+        "min": milliseconds.min(),
+        "max": milliseconds.max(),
+    }
+costs = pd.DataFrame(rows).T
+costs["speed"] = 1e3 * costs["multiply-adds"] / costs.latency
 
-# %% mystnb={"figure": {"caption": "What each net costs: counted, and (the last four columns) measured when this page was built.", "name": "tab-costs"}}
-costs.style.format("{:.1f}").format("{:.2f}", subset=["parameters (M)", "multiply-adds (10^9)"])
+# %% mystnb={"figure": {"caption": "What each net costs. Counted: parameters (millions), multiply-adds (billions), activations kept for the backward pass (MB). Measured when this page was built: latency (ms: median, least, most), and multiply-adds (billions) a second.", "name": "tab-costs"}}
+costs.style.format("{:.0f}").format("{:.1f}", subset=["parameters", "activations"]).format("{:.2f}", subset=["multiply-adds"])
 
-# %% mystnb={"figure": {"caption": "Costs that do not go together: measured time against multiply-adds (left), memory for training against parameters (right). Squares: VGG; triangle: the plain net; circles: residual nets.", "name": "fig-costs"}}
+# %% mystnb={"figure": {"caption": "Costs that do not go together: measured time against multiply-adds (left), memory for training against parameters (right). Squares: VGG; circles: residual nets. The plain net of 34 layers is where its residual twin is.", "name": "fig-costs"}} tags=["hide-input"]
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.4))
-pairs = (("multiply-adds (10^9)", "latency (ms)"), ("parameters (M)", "activations (MB)"))
-for ax, (x, y) in zip(axes, pairs, strict=True):
-    for name, row in costs.iterrows():
-        marker, colour = ("s", "#b04a00") if "VGG" in name else ("^", "0.4") if "plain" in name else ("o", "#0b5394")
+axis = {"parameters": "parameters (millions)", "multiply-adds": "multiply-adds (billions)",
+        "latency": "latency (ms)", "activations": "activations (MB)"}  # fmt: skip
+for ax, (x, y) in zip(axes, (("multiply-adds", "latency"), ("parameters", "activations")), strict=True):
+    for name, row in costs.drop("plain-34").iterrows():
+        marker, colour = ("s", "#b04a00") if "VGG" in name else ("o", "#0b5394")
         ax.plot(row[x], row[y], marker, color=colour, ms=6)
-        below = name == "plain-34"
-        ax.annotate(
-            name.replace("ResNet-", ""),
-            (row[x], row[y]),
-            xytext=(5, -11 if below else 4),
-            textcoords="offset points",
-            fontsize=8.5,
-        )
-    ax.set(xlabel=x, ylabel=y, xlim=(0, 1.2 * costs[x].max()), ylim=(0, 1.15 * costs[y].max()))
+        place = dict(xytext=(5, -12) if name in ("ResNet-18", "VGG-16") else (5, 4), textcoords="offset points")
+        ax.annotate(name.replace("ResNet-", ""), (row[x], row[y]), fontsize=8.5, **place)
+    ax.set(xlabel=axis[x], ylabel=axis[y], xlim=(0, 1.25 * costs[x].max()), ylim=(0, 1.15 * costs[y].max()))
 
-# %%
+# %% tags=["hide-input"]
+vgg, basic_net, bottle = costs.loc["VGG-19"], costs.loc["ResNet-34"], costs.loc["ResNet-50"]
 say(
-    f"Measured on {cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, in single precision. "
-    f"What we see: multiply-adds alone do not tell the time (between {costs.iloc[:, -1].min():.0f} and {costs.iloc[:, -1].max():.0f} "
-    f"10^9 of them a second), and parameters do not tell the memory: VGG-19 has "
-    f"{costs.loc['VGG-19', 'parameters (M)'] / costs.loc['ResNet-50', 'parameters (M)']:.1f} times the parameters of ResNet-50 and keeps "
-    f"{costs.loc['VGG-19', 'activations (MB)'] / costs.loc['ResNet-50', 'activations (MB)']:.2f} times its activations. ResNet-50 costs "
-    f"{costs.loc['ResNet-50', 'multiply-adds (10^9)'] / costs.loc['ResNet-34', 'multiply-adds (10^9)']:.2f} times ResNet-34 in "
-    f"multiply-adds and {costs.loc['ResNet-50', 'activations (MB)'] / costs.loc['ResNet-34', 'activations (MB)']:.2f} times in memory: "
-    f"the economy of the bottleneck is one of arithmetic, not of memory."
+    f"Measured on {cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, in single precision. What we see: "
+    f"multiply-adds alone do not tell the time (between {costs.speed.min():.0f} and {costs.speed.max():.0f} billion of them a "
+    f"second), and parameters do not tell the memory: VGG-19 has {vgg.parameters / bottle.parameters:.1f} times the parameters of "
+    f"ResNet-50 and keeps {vgg.activations / bottle.activations:.2f} times its activations. ResNet-50 costs "
+    f"{bottle['multiply-adds'] / basic_net['multiply-adds']:.2f} times ResNet-34 in multiply-adds, and "
+    f"{bottle.activations / basic_net.activations:.2f} times in memory: the bottleneck saves arithmetic, not memory."
 )
 
 # %% [markdown]
@@ -590,10 +595,11 @@ say(
 # The receptive field of a unit is the square of the image that it can depend on. It follows from the modules alone: a layer with
 # kernel $k$ adds $(k - 1)$ times the distance $j$, in pixels, of its neighbouring inputs, and a stride multiplies $j$.
 #
-# **Prediction.** Only 3x3 layers let it grow, so bottlenecks, which have one of them where basic blocks have two, see less: a
+# **Prediction.** After the stem only 3x3 layers let it grow, so bottlenecks, which have one of them where basic blocks have two, see less: a
 # 50-layer net less than a 34-layer one. For the check, take the net of 18 layers with all weights positive, so that nothing can
 # cancel, and max pooling exchanged for average pooling of the same geometry, so that no pixel is left out. The
-# gradient of one unit in the middle of the last map must then be zero outside a square of exactly that size, and nowhere inside.
+# gradient of one unit in the middle of the last map must then be zero outside a square of exactly that size, and nowhere zero
+# inside.
 
 # %%
 fields = {}
@@ -621,14 +627,14 @@ print(f"ResNet-18, a unit of the last map: {field18} pixels from the modules, {l
 share = (seen / seen.sum()).sum(0).cumsum(0)
 low, high = (int((share > part).nonzero()[0]) for part in (0.025, 0.975))
 
-# %% mystnb={"figure": {"caption": "Left: receptive field of the convolutions by depth; the dashed line is the image. Right: the gradient of one unit of ResNet-18, weights positive, logarithmic; the outer square is the receptive field, the inner one holds most of the gradient.", "name": "fig-fields"}}
+# %% mystnb={"figure": {"caption": "Left: receptive field of the convolutions by depth; the dashed line is the image. Right: the gradient of one unit of ResNet-18, weights positive, logarithmic; the outer square is the receptive field, the inner one holds most of the gradient.", "name": "fig-fields"}} tags=["hide-input"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.5), width_ratios=(1.25, 1))
 for (name, values), line, colour in zip(
     fields.items(), ("-", "--", "-", "--", "-."), sns.color_palette("viridis", 5), strict=True
 ):
     left.plot(range(1, len(values) + 1), values, line, color=colour, lw=1.6)
     left.annotate(
-        name.split("-")[1], (len(values), values[-1]), xytext=(3, 0), textcoords="offset points", fontsize=8.5, va="center"
+        name.split("-")[1], (len(values), values[-1]), xytext=(0, 4), textcoords="offset points", fontsize=8.5, ha="center"
     )
 left.axhline(224, color="black", lw=0.8, ls=(0, (4, 3)))
 left.set(xlabel="layer", ylabel="receptive field (pixels)", ylim=(0, None), xlim=(0, 170))
@@ -643,7 +649,7 @@ for start, stop in ((int(across[0]), int(across[-1])), (low, high)):
 right.set(xticks=[0, 240, 479], yticks=[0, 240, 479])
 right.grid(False)
 
-# %%
+# %% tags=["hide-input"]
 v15_field = {d: counts.layers(v15[d], 224).query("kind == 'conv'").field.max() for d in v15}
 say(
     "Receptive field of the last map: "
@@ -674,16 +680,16 @@ for d, frame in cifar.items():
 first = cifar[family[0]]
 first[first.kind == "conv"].groupby("size", sort=False).agg(layers=("name", "size"), filters=("channels", "max")).T
 
-# %% mystnb={"figure": {"caption": "The CIFAR-10 nets, and the parameters that Table 6 of the paper gives.", "name": "tab-family"}}
+# %% mystnb={"figure": {"caption": "The CIFAR-10 nets, and the parameters that Table 6 of the paper gives (millions, like the multiply-adds); field: the receptive field of the last map, in pixels.", "name": "tab-family"}} tags=["hide-input"]
 rows = []
 for d, frame in cifar.items():
     ours, theirs = frame.parameters.sum() / 1e6, paper[f"table6.resnet{d}.parameters"] / 1e6
     assert round(ours, 2 if theirs < 1 else 1) == theirs
     rows.append({"layers": d, "n": int(paper[f"s42.resnet{d}.n"]), "shortcuts": (frame.kind == "add").sum(),
-                 "parameters (M)": f"{ours:.4f}", "Table 6 (M)": f"{theirs:.3g}",
-                 "multiply-adds (M)": f"{frame.multiply_adds.sum() / 1e6:.1f}",
-                 "receptive field (pixels)": frame[frame.kind == "conv"].field.max()})  # fmt: skip
-pd.DataFrame(rows).set_index("layers")
+                 "parameters": f"{ours:.4f}", "Table 6": f"{theirs:.3g}",
+                 "multiply-adds": f"{frame.multiply_adds.sum() / 1e6:.1f}",
+                 "field": frame[frame.kind == "conv"].field.max()})  # fmt: skip
+pd.DataFrame(rows).set_index("layers").rename_axis(None)
 
 # %% [markdown]
 # **Prediction (C19).** ResNet-110 "has fewer parameters than other deep and thin networks such as FitNet and Highway". Only the

@@ -45,6 +45,12 @@ def test_bad_parameters_stop_the_run_with_one_sentence(words, says, tmp_path):
     assert f"ParameterError: {says}" in found.stderr.strip().splitlines()[-1]
 
 
+def test_a_depth_that_table_1_does_not_have(tmp_path):
+    found = papermill(FIRST.with_name("03_architectures.ipynb"), tmp_path / "out.ipynb", "-p", "depth", "21")
+    says = "ParameterError: depth: 21 is unknown; use one of 18, 34, 50, 101, 152."
+    assert found.returncode != 0 and found.stderr.strip().splitlines()[-1] == says
+
+
 def test_missing_data_stop_the_run_before_any_work(tmp_path, cifar):
     base = tmp_path / "data" / "cifar-10-batches-py"
     base.mkdir(parents=True)
