@@ -31,6 +31,7 @@ depth = 50  # layers of the net that is looked at closely: 18, 34, 50, 101 or 15
 
 # %% tags=["hide-input"]
 import time
+from copy import deepcopy
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -529,29 +530,31 @@ assert abs(keeps / counted_bytes - 1) < 0.03
 
 
 # %% [markdown]
-# *Latency*: the time of one forward pass on this machine, one image, the median of several. It is a measurement, so it differs
-# from machine to machine and from build to build.
+# *Latency*: the time of one forward pass on this machine, one image, on one thread, which a busy machine disturbs least; the median
+# of several passes. It is a measurement, so it differs from machine to machine and from build to build.
 
 
 # %%
 @torch.inference_mode()
-def latency(net, repeats=7):
-    """Seconds of a forward pass of one image, `repeats` times after a first one."""
-    net = net.to_empty(device="cpu").eval().to(memory_format=torch.channels_last)
+def latency(net):
+    """Seconds of each of 3 to 9 forward passes of one image after a first one, as many as fit into a second and a half."""
+    net = deepcopy(net).to_empty(device="cpu").eval().to(memory_format=torch.channels_last)
     for tensor in (*net.parameters(), *net.buffers()):
         tensor.fill_(0.01)
     image = torch.randn(1, 3, 224, 224).to(memory_format=torch.channels_last)
-    times = []
-    for _ in range(repeats + 1):
+    seconds = []
+    while len(seconds) < 4 or (len(seconds) < 10 and sum(seconds) < 1.5):
         start = time.perf_counter()
         net(image)
-        times.append(time.perf_counter() - start)
-    return np.array(times[1:])
+        seconds.append(time.perf_counter() - start)
+    return np.array(seconds[1:])
 
 
+threads = torch.get_num_threads()
+torch.set_num_threads(1)
 rows = {}
 for name in ("plain-34", *residual, "VGG-16", "VGG-19"):
-    milliseconds = 1e3 * latency(counts.on_meta(nets[name]))
+    milliseconds = 1e3 * latency(nets[name])
     rows[name] = {
         "parameters": frames[name].parameters.sum() / 1e6,
         "multiply-adds": frames[name].multiply_adds.sum() / 1e9,
@@ -560,6 +563,7 @@ for name in ("plain-34", *residual, "VGG-16", "VGG-19"):
         "min": milliseconds.min(),
         "max": milliseconds.max(),
     }
+torch.set_num_threads(threads)
 costs = pd.DataFrame(rows).T
 costs["speed"] = 1e3 * costs["multiply-adds"] / costs.latency
 
@@ -581,7 +585,7 @@ for ax, (x, y) in zip(axes, (("multiply-adds", "latency"), ("parameters", "activ
 # %% tags=["hide-input"]
 vgg, basic_net, bottle = costs.loc["VGG-19"], costs.loc["ResNet-34"], costs.loc["ResNet-50"]
 say(
-    f"Measured on {cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, in single precision. What we see: "
+    f"Measured on {cpu_name()}, one thread, torch {torch.__version__}, in single precision. What we see: "
     f"multiply-adds alone do not tell the time (between {costs.speed.min():.0f} and {costs.speed.max():.0f} billion of them a "
     f"second), and parameters do not tell the memory: VGG-19 has {vgg.parameters / bottle.parameters:.1f} times the parameters of "
     f"ResNet-50 and keeps {vgg.activations / bottle.activations:.2f} times its activations. ResNet-50 costs "

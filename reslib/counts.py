@@ -44,7 +44,7 @@ def activation_memory(net: nn.Module, size: int, batch: int = 1) -> int:
     Every storage is counted once: 32-bit maps, the 64-bit indices of max pooling, the statistics of BN. What an allocator or
     a library needs besides is not.
     """
-    net, kept = on_meta(net).train(), {}
+    net, kept = deepcopy(on_meta(net)).train(), {}
     weights = {t.untyped_storage()._cdata for t in chain(net.parameters(), net.buffers())}
 
     def keep(tensor):
@@ -63,7 +63,8 @@ def shape_of(make: Callable[..., nn.Module], *args, **keywords) -> nn.Module:
 
 
 def on_meta(net: nn.Module) -> nn.Module:
-    return deepcopy(net).to("meta")
+    """The net, or where it has values a copy without them."""
+    return net if all(p.is_meta for p in net.parameters()) else deepcopy(net).to("meta")
 
 
 def image(size: int, channels: int = 3, batch: int = 1) -> torch.Tensor:
