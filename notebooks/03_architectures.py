@@ -325,7 +325,7 @@ look(depth)
 
 # %% tags=["hide-input"]
 # In JupyterLab: a slider over the five depths (on a page without a kernel nothing shows here; the figure above is complete)
-_ = interact(lambda depth: (look(depth), plt.show())[0], depth=SelectionSlider(options=DEPTHS, value=depth))
+_ = interact(look, depth=SelectionSlider(options=DEPTHS, value=depth))
 
 # %% [markdown]
 # ### The authors' own files
