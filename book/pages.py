@@ -46,10 +46,11 @@ def paper():
 
 def judged():
     """What reslib.claims says of each claim, and the table of all verdicts."""
-    from reslib.claims import CLAIMS, table, verdicts
+    from reslib.claims import CLAIMS, all_verdicts, table
+    from reslib.counted import COUNTED
     from reslib.rules import LEAST_SEEDS, RULES
 
-    rows = verdicts().to_dict("records")
+    rows = all_verdicts().to_dict("records")
     found = {claim.id: [row for row in rows if row["claim"] == claim.id] for claim in CLAIMS}
     known = {
         "table:verdicts": re.sub(r"\| C(\d+) ", r"| [C\1](#c\1) ", table()) if rows else "*None yet.*",
@@ -63,10 +64,10 @@ def judged():
     }
     for claim in CLAIMS:
         told = {"What would show it": [sentence(claim.would_show)]}
-        if claim.id in RULES:
-            told["The rule"] = [sentence(" ".join(RULES[claim.id].__doc__.split()))]
-        line = "**{verdict}** at {scale} scale, n = {n}: {ours}".format_map
-        told["Verdict"] = [line(row) for row in found[claim.id]] or ["not yet tested"]
+        rule = (RULES | COUNTED).get(claim.id)
+        if rule:
+            told["The rule"] = [sentence(" ".join(rule.__doc__.split()))]
+        told["Verdict"] = [verdict(row) for row in found[claim.id]] or ["not yet tested"]
         known[f"where:{claim.id}"] = claim.where
         known[f"judged:{claim.id}"] = "\n\n".join(f"{term}\n: " + "\n: ".join(lines) for term, lines in told.items())
     return known
@@ -74,6 +75,11 @@ def judged():
 
 def sentence(text):
     return f"{text[0].upper()}{text[1:].rstrip('.')}."
+
+
+def verdict(row):
+    where = "counted" if row["n"] == "exact" else f"at {row['scale']} scale, n = {row['n']}"
+    return f"**{row['verdict']}** {where}: {row['ours']}"
 
 
 def verdict_in_short(rows):

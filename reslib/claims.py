@@ -12,6 +12,7 @@ from importlib.resources import files
 
 import pandas as pd
 
+from . import counted
 from .plan import SEEDS
 from .records import records
 from .rules import RULES
@@ -95,6 +96,12 @@ def verdicts(runs: pd.DataFrame | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows).query("n > 0").reset_index(drop=True)
 
 
+def all_verdicts(runs: pd.DataFrame | None = None) -> pd.DataFrame:
+    """`verdicts`, and after them the claims that are counted (counted.py): scale "counted", n "exact"."""
+    exact = [counted.row(claim, paper()) for claim in counted.COUNTED]
+    return pd.concat([verdicts(runs).astype({"n": object}), pd.DataFrame(exact)], ignore_index=True)
+
+
 def table(runs: pd.DataFrame | None = None) -> str:
-    """`verdicts` as a Markdown table, for the README and the book's index."""
-    return verdicts(runs).to_markdown(index=False)
+    """`all_verdicts` as a Markdown table, for the README and the book's index."""
+    return all_verdicts(runs).to_markdown(index=False)

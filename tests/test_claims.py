@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 import reslib
-from reslib import CIFAR, claims, rules
+from reslib import CIFAR, claims, counted, rules
 from reslib.plan import SEEDS
 from reslib.rules import Part
 
@@ -140,6 +140,12 @@ def test_scales_are_never_mixed():
 def test_demonstrations_are_never_judged():
     assert "demo" not in SEEDS
     assert "not judged" in claims.sentence("C1", "demo", fake_runs(FOUR))
+
+
+def test_counted_claims_follow_the_judged_ones():
+    rows = claims.all_verdicts(fake_runs(FOUR))
+    assert list(rows.claim[rows.n == "exact"]) == list(counted.COUNTED) and list(rows.claim[:4]) == ["C1", "C3", "C5", "C21"]
+    assert not set(counted.COUNTED) & set(rules.RULES)
 
 
 def test_every_claim_is_listed():
