@@ -188,6 +188,11 @@ def kernel() -> Callable | None:
     return njit(cache=True, nogil=True)(crop_flip_subtract)
 
 
+@lru_cache(maxsize=8)
+def _byte(device: torch.device) -> Tensor:
+    return torch.from_numpy(BYTE).to(device)
+
+
 def gather(pixels: Tensor, ids: Tensor, dy: Tensor, dx: Tensor, flip: Tensor, mean: Tensor, pad: int) -> Tensor:
     """The same as one indexed gather, on any device: uint8 (N, H, W, 3) -> float32 (B, 3, H, W), channels_last."""
     height, width = pixels.shape[1:3]
@@ -196,8 +201,7 @@ def gather(pixels: Tensor, ids: Tensor, dy: Tensor, dx: Tensor, flip: Tensor, me
     columns = torch.where(flip[:, None].bool(), width - 1 - x, x) + dx[:, None].long() - pad  # (B, W)
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     rows, columns = rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
-    byte = torch.from_numpy(BYTE).to(pixels.device)
-    out = byte[pixels[ids[:, None, None], rows, columns].int()] - mean[rows, columns]  # (B, H, W, 3)
+    out = _byte(pixels.device)[pixels[ids[:, None, None], rows, columns].int()] - mean[rows, columns]  # (B, H, W, 3)
     return torch.where(inside[..., None], out, 0.0).permute(0, 3, 1, 2)
 
 

@@ -2,7 +2,8 @@
 
 A run killed at any moment and started again ends with bit-identical weights on the same kind of device with the same number
 of threads: every random decision depends on (seed, epoch, sample) alone, and a checkpoint holds all the rest. The step is fp32
-and channels_last; on a CPU it is compiled where a run is long enough to pay for it (`compiles`; `python -m reslib bench step`).
+and channels_last; on a CPU it is compiled where a run is long enough to pay for it (`compiles`; `python -m reslib bench step`),
+on a GPU it is one CUDA graph (resident.py).
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from . import data, probes, testing
 from .checkpoint import State, between_steps, load_checkpoint, locked, save_checkpoint
 from .recipes import Recipe
 from .records import COLUMNS, Record, environment, pack, read, write
+from .resident import ResidentStep
 
 CHECKPOINT_SECONDS = 60  # between checkpoints
 WARMUP_WINDOW = 50  # steps over which C14's training error is averaged
@@ -113,6 +115,9 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
 
     still = dict(data_dir=data_dir, augment=False, backend="array", device=device)  # the same batches bit for bit
     batches = stream(recipe, state.step, data_dir=data_dir, backend=backend, device=device)
+    resident = None
+    if device.type == "cuda":
+        resident = ResidentStep(recipe, net, optimizer, train_step, step=state.step, data_dir=data_dir)
     began = saved = time.monotonic() - state.seconds
     bar = tqdm(total=recipe.steps * recipe.batch, initial=state.step * recipe.batch, unit=" images", unit_scale=True,
                desc=recipe.name.rsplit("-", 1)[0], mininterval=1, dynamic_ncols=True)  # fmt: skip
@@ -121,10 +126,13 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
             state.probes.append(probe(recipe, net, 0, still))
         while state.step < recipe.steps:
             lr = lr_at(recipe, state.step, state.warm_at is not None)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
             tick = time.monotonic()
-            loss, wrong = train_step(step_net, optimizer, *next(batches))
+            if resident is not None:
+                loss, wrong = resident(lr)
+            else:
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                loss, wrong = train_step(step_net, optimizer, *next(batches))
             state.loss_sum, state.wrong = state.loss_sum + loss.double(), state.wrong + wrong
             if recipe.warmup_lr is not None and state.warm_at is None:
                 watch_warmup(recipe, state, int(wrong))

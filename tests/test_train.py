@@ -1,5 +1,6 @@
 """Runs: killed and resumed, repeated, warmed up; what a record says is what was trained."""
 
+import copy
 import importlib
 import math
 import os
@@ -63,6 +64,31 @@ def test_a_compiled_run_is_the_plain_loop_too(tmp_path, monkeypatch):
     assert (record.environment["compiled"], eager.environment["compiled"]) == (True, False)
     assert record.curve["train_loss"] == pytest.approx(eager.curve["train_loss"], rel=5e-3)
     assert record.final["test_loss"] == pytest.approx(eager.final["test_loss"], rel=0.02)
+
+
+@pytest.mark.parametrize("start", [0, 9])
+def test_the_resident_step_is_the_reference_step(start):
+    """Iteration by iteration the same bits, over the end of an epoch (11 batches), fresh and resumed. Without its graph."""
+    net, other = (TINY.net().to(memory_format=torch.channels_last) for _ in "ab")
+    optimizer, resident_optimizer = (train.optimizer_for(TINY, n) for n in (net, other))
+    batches = train.stream(TINY, 0, backend="array")
+    for _ in range(start):
+        train.train_step(net, optimizer, *next(batches))
+    other.load_state_dict(net.state_dict())
+    resident_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    step = train.ResidentStep(TINY, other, resident_optimizer, train.train_step, step=start)
+    for number in range(start, 15):
+        lr = train.lr_at(TINY, number)
+        optimizer.param_groups[0]["lr"] = lr
+        loss, wrong = train.train_step(net, optimizer, *next(batches))
+        assert [loss, wrong] == list(step(lr))
+    batches.close()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_run_on_a_gpu_is_the_run_on_a_cpu(tmp_path):
+    cpu, gpu = (reslib.train(TINY, out_dir=tmp_path / device, device=device) for device in ("cpu", "cuda"))
+    assert gpu.curve["train_loss"] == pytest.approx(cpu.curve["train_loss"], rel=2e-2)
 
 
 def test_the_record_says_what_was_trained(tmp_path):

@@ -1,0 +1,90 @@
+"""The fast step for a GPU: the whole set lies on the device as bytes, and an iteration is one CUDA graph.
+
+Gather, augmentation, forward, backward and SGD are recorded once and replayed; the host only counts. It computes what
+`train.train_step` does on the batches of `data.loader`, the readable reference to which a test holds it.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from . import data, draws
+from .recipes import Recipe
+
+
+class ResidentStep:
+    """Call it with a learning rate: one iteration, from iteration `step` on. Returns the batch's loss and its wrong images.
+
+    Both are tensors on the device that the next call overwrites. optimizer: its learning rate becomes a tensor there.
+    """
+
+    def __init__(self, recipe: Recipe, net: nn.Module, optimizer, train_step, *, step: int = 0, data_dir=None):
+        self.recipe, self.net, self.optimizer, self.train_step = recipe, net, optimizer, train_step
+        self.device = next(net.parameters()).device
+        part = data.images(recipe, train=True, data_dir=data_dir)
+        on_device = (part.pixels, part.labels, data.mean_image(recipe, data_dir))
+        self.pixels, self.labels, self.mean = (torch.from_numpy(a).to(self.device) for a in on_device)
+        self.samples = data.split_ids(recipe, "train", len(part.labels))
+        self.batches = len(self.samples) // recipe.batch  # an epoch's
+        if not self.batches:
+            raise ValueError(f"a batch of {recipe.batch} is more than the training set holds.")
+        self.row = torch.zeros((), dtype=torch.long, device=self.device)  # the batch within the epoch
+        self.lr = torch.zeros((), device=self.device)
+        for group in optimizer.param_groups:
+            group["lr"] = self.lr
+        self.plan, self.step, self.graph = None, step, None
+        self.draw(step // self.batches)
+        if self.device.type == "cuda":
+            self.record()
+        self.row.fill_(step % self.batches)
+
+    def draw(self, epoch: int) -> None:
+        """Lay the decisions of an epoch out on the device, batch by batch."""
+        whole = draws.epoch_draws(self.recipe.seed, epoch, len(self.labels), self.recipe.pad)
+        ids = whole.order[whole.order <= self.samples[-1]][: self.batches * self.recipe.batch]
+        columns = (ids, whole.dy[ids], whole.dx[ids], whole.flip[ids] * self.recipe.flip)
+        plan = [torch.from_numpy(c.reshape(self.batches, -1)).to(self.device) for c in columns]
+        if self.plan is None:
+            self.plan = plan
+        for old, new in zip(self.plan, plan, strict=True):  # in place: the graph reads there
+            old.copy_(new)
+
+    def iteration(self) -> tuple[Tensor, Tensor]:
+        ids, dy, dx, flip = (column[self.row] for column in self.plan)
+        images = data.gather(self.pixels, ids, dy, dx, flip, self.mean, self.recipe.pad)
+        result = self.train_step(self.net, self.optimizer, images, self.labels[ids])
+        self.row += 1
+        return result
+
+    def record(self) -> None:
+        """Capture an iteration as a CUDA graph. It takes some real ones to warm up: what they changed is put back."""
+        momenta = [self.optimizer.state[p].get("momentum_buffer") for p in self.net.parameters()]
+        saved = [t.detach().clone() for t in self.net.state_dict().values()]
+        saved_momenta = [None if m is None else m.clone() for m in momenta]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self.row.zero_()
+                self.iteration()
+        torch.cuda.current_stream().wait_stream(stream)
+        self.row.zero_()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.result = self.iteration()
+        with torch.no_grad():
+            for tensor, old in zip(self.net.state_dict().values(), saved, strict=True):
+                tensor.copy_(old)
+            for p, old in zip(self.net.parameters(), saved_momenta, strict=True):
+                buffer = self.optimizer.state[p]["momentum_buffer"]
+                buffer.zero_() if old is None else buffer.copy_(old)  # 0: then the first iteration's is the gradient
+
+    def __call__(self, lr: float) -> tuple[Tensor, Tensor]:
+        if self.step and self.step % self.batches == 0:
+            self.draw(self.step // self.batches)
+            self.row.zero_()
+        self.lr.fill_(lr)
+        self.step += 1
+        if self.graph is None:
+            return self.iteration()
+        self.graph.replay()
+        return self.result
