@@ -202,7 +202,7 @@ def gather(pixels: Tensor, ids: Tensor, dy: Tensor, dx: Tensor, flip: Tensor, me
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     rows, columns = rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
     out = _byte(pixels.device)[pixels[ids[:, None, None], rows, columns].int()] - mean[rows, columns]  # (B, H, W, 3)
-    return torch.where(inside[..., None], out, 0.0).permute(0, 3, 1, 2)
+    return out.masked_fill(~inside[..., None], 0.0).permute(0, 3, 1, 2)
 
 
 def array_batches(images: Images, plan: Plan, mean: np.ndarray, pad: int, batch: int, device) -> Iterator:

@@ -27,7 +27,7 @@ class ResidentStep:
         self.batches = len(self.samples) // recipe.batch  # an epoch's
         if not self.batches:
             raise ValueError(f"a batch of {recipe.batch} is more than the training set holds.")
-        self.row = torch.zeros((), dtype=torch.long, device=self.device)  # the batch within the epoch
+        self.row = torch.zeros(1, dtype=torch.long, device=self.device)  # the batch within the epoch
         self.lr = torch.zeros((), device=self.device)
         for group in optimizer.param_groups:
             group["lr"] = self.lr
@@ -49,7 +49,7 @@ class ResidentStep:
             old.copy_(new)
 
     def iteration(self) -> tuple[Tensor, Tensor]:
-        ids, dy, dx, flip = (column[self.row] for column in self.plan)
+        ids, dy, dx, flip = (column.index_select(0, self.row)[0] for column in self.plan)
         images = data.gather(self.pixels, ids, dy, dx, flip, self.mean, self.recipe.pad)
         result = self.train_step(self.net, self.optimizer, images, self.labels[ids])
         self.row += 1

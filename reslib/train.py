@@ -116,7 +116,7 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
     still = dict(data_dir=data_dir, augment=False, backend="array", device=device)  # the same batches bit for bit
     batches = stream(recipe, state.step, data_dir=data_dir, backend=backend, device=device)
     resident = None
-    if device.type == "cuda":
+    if device.type == "cuda" and backend == "array":
         resident = ResidentStep(recipe, net, optimizer, train_step, step=state.step, data_dir=data_dir)
     began = saved = time.monotonic() - state.seconds
     bar = tqdm(total=recipe.steps * recipe.batch, initial=state.step * recipe.batch, unit=" images", unit_scale=True,
