@@ -23,6 +23,7 @@ class State:
     """What a checkpoint holds beside weights and momentum."""
 
     step: int = 0  # iterations done
+    lr: float | None = None  # of the last iteration
     warm_at: int | None = None  # the iteration at which the warm-up ended
     window: list[int] = field(default_factory=list)  # wrong images in each of the last WARMUP_WINDOW steps of the warm-up
     loss_sum: float = 0.0  # since the last row of the curve

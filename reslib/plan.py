@@ -53,7 +53,9 @@ PLAN = (
           tuple(net(depth) for depth in (8, 14) for net in (plain, residual))),
     Group("split", "Table 6", "45k/5k, on which the paper chose its 64k iterations",
           tuple(residual(depth, split="45k/5k") for depth in (20, 56))),
-    Group("fan-out", "Table 6", "He initialisation by fan-out", (residual(20, init="fan_out"),)),
+    Group("ambiguities", "Table 6", "what the paper leaves open: each differs from ResNet-20 of core in one thing",
+          tuple(residual(20, **change) for change in ({"init": "fan_out"}, {"decay_bn": False}, {"momentum_form": "caffe"},
+                                                      {"bn_batch": 64}))),
     Group("1202", "C16", "1202 layers", (residual(1202),), scales=("paper",)),
 )  # fmt: skip
 """In the order of their worth."""
@@ -84,7 +86,7 @@ def work(recipe: Recipe) -> float:
 
 
 def table(runs: pd.DataFrame, scale: str | None = None) -> pd.DataFrame:
-    """The plan against the records: one row a group, scale and net: claims, seeds, recorded, hours (of one run on this kind of
+    """The plan against the records: one row a group, scale and net: claims, runs, recorded, hours (of one run on this kind of
     machine, estimated from the recorded ones; NaN where none was recorded on a CPU), recipes."""
     timed = runs[~runs.device.str.contains("NVIDIA")] if len(runs) else runs
     rates = [row.seconds / work(row.record.recipe) for row in timed.itertuples()]
@@ -92,8 +94,8 @@ def table(runs: pd.DataFrame, scale: str | None = None) -> pd.DataFrame:
     have, rows = set(runs.recipe_id), {}
     for group, recipe in planned(scale):
         key = recipe.scale, group.name, group.claims, recipe.net_name
-        row = rows.setdefault(key, {"seeds": 0, "recorded": 0, "hours": work(recipe) * rate / 3600})
-        row["seeds"] += 1
+        row = rows.setdefault(key, {"runs": 0, "recorded": 0, "hours": work(recipe) * rate / 3600})
+        row["runs"] += 1
         row["recorded"] += recipe.id in have
     index = pd.MultiIndex.from_tuples(rows, names=["scale", "plan", "claims", "net"])
     return pd.DataFrame(rows.values(), index=index).reset_index()

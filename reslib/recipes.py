@@ -35,7 +35,10 @@ class Recipe:
     batch: int = 128  # images
     lr: float = 0.1
     momentum: float = 0.9
-    weight_decay: float = 1e-4  # on all parameters, those of BN included, as in Caffe
+    weight_decay: float = 1e-4
+    decay_bn: bool = True  # on BN's scale and shift too, as in Caffe
+    momentum_form: str = "pytorch"  # v = m v + g, w -= lr v; "caffe": v = m v + lr g, w -= v, which differs where lr changes
+    bn_batch: int | None = None  # images over which BN's statistics are taken; None: the whole batch; 64: two GPUs
     warmup_lr: float | None = None  # section 4.2, ResNet-110: this rate, 0.01, ...
     warmup_until: float = 80.0  # ... until the running training error (percent, over 50 steps) is below this
 
@@ -52,6 +55,8 @@ class Recipe:
         for name in ("size", "steps", "batch", "log_every", "eval_every"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a whole number of at least 1.")
+        if self.bn_batch is not None and (self.bn_batch < 2 or self.batch % self.bn_batch):
+            raise ValueError(f"bn_batch is {self.bn_batch!r}: it must divide the batch of {self.batch}, and be at least 2.")
         if not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed is {self.seed!r}: it must be a whole number of at least 0.")
         if not 0 <= self.pad <= 127:
@@ -135,6 +140,7 @@ ALLOWED = {
     "layers": (1, 2),
     "stride_on": ("1x1", "3x3"),
     "init": ("fan_in", "fan_out"),
+    "momentum_form": ("pytorch", "caffe"),
     "split": ("50k", "45k/5k"),
     "scale": tuple(SCALES),
 }

@@ -14,7 +14,8 @@ from .recipes import Recipe
 class ResidentStep:
     """Call it with a learning rate: one iteration, from iteration `step` on. Returns the batch's loss and its wrong images.
 
-    Both are tensors on the device that the next call overwrites. optimizer: its learning rate becomes a tensor there.
+    Both are tensors on the device that the next call overwrites. train_step: of (images, labels), on this net and optimizer,
+    whose learning rate becomes a tensor on the device.
     """
 
     def __init__(self, recipe: Recipe, net: nn.Module, optimizer, train_step, *, step: int = 0, data_dir=None):
@@ -51,7 +52,7 @@ class ResidentStep:
     def iteration(self) -> tuple[Tensor, Tensor]:
         ids, dy, dx, flip = (column.index_select(0, self.row)[0] for column in self.plan)
         images = data.gather(self.pixels, ids, dy, dx, flip, self.mean, self.recipe.pad)
-        result = self.train_step(self.net, self.optimizer, images, self.labels[ids])
+        result = self.train_step(images, self.labels[ids])
         self.row += 1
         return result
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -57,7 +58,24 @@ def compiles(recipe: Recipe, device: torch.device) -> bool:
 
 
 def optimizer_for(recipe: Recipe, net: nn.Module) -> torch.optim.SGD:
-    return torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True)
+    """SGD as the recipe has it. With decay_bn=False, BN's scales and shifts are a group of their own, without decay."""
+    groups = [{"params": list(net.parameters())}]
+    if not recipe.decay_bn:
+        bn = [p for m in net.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
+        ids = set(map(id, bn))
+        groups = [{"params": [p for p in net.parameters() if id(p) not in ids]}, {"params": bn, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True)
+
+
+def rescale_momentum(optimizer, ratio: float) -> None:
+    """Caffe's form of momentum where the learning rate changes: its velocity, lr times ours, stays. ratio: old lr / new lr."""
+    for state in optimizer.state.values():
+        state["momentum_buffer"].mul_(ratio)
+
+
+def in_parts(net: nn.Module, images: int):
+    """The net applied to so many images at a time, so that BN takes its statistics over these (a batch over several GPUs)."""
+    return lambda x: torch.cat([net(part) for part in x.split(images)])
 
 
 def stream(recipe: Recipe, step: int, **where) -> Iterator[tuple[Tensor, Tensor]]:
@@ -111,13 +129,16 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
         torch.set_num_threads(state.threads)
     compiled = compiles(recipe, device)
     step_net = torch.compile(net) if compiled else net  # the same weights
+    if recipe.bn_batch is not None:
+        step_net = in_parts(step_net, recipe.bn_batch)
     machine = environment(device, state.threads, compiled)
 
     still = dict(data_dir=data_dir, augment=False, backend="array", device=device)  # the same batches bit for bit
     batches = stream(recipe, state.step, data_dir=data_dir, backend=backend, device=device)
     resident = None
     if device.type == "cuda" and backend == "array":
-        resident = ResidentStep(recipe, net, optimizer, train_step, step=state.step, data_dir=data_dir)
+        step = partial(train_step, step_net, optimizer)
+        resident = ResidentStep(recipe, net, optimizer, step, step=state.step, data_dir=data_dir)
     began = saved = time.monotonic() - state.seconds
     bar = tqdm(total=recipe.steps * recipe.batch, initial=state.step * recipe.batch, unit=" images", unit_scale=True,
                desc=recipe.name.rsplit("-", 1)[0], mininterval=1, dynamic_ncols=True)  # fmt: skip
@@ -126,6 +147,9 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
             state.probes.append(probe(recipe, net, 0, still))
         while state.step < recipe.steps:
             lr = lr_at(recipe, state.step, state.warm_at is not None)
+            if recipe.momentum_form == "caffe" and state.lr not in (None, lr):
+                rescale_momentum(optimizer, state.lr / lr)
+            state.lr = lr
             tick = time.monotonic()
             if resident is not None:
                 loss, wrong = resident(lr)

@@ -99,8 +99,8 @@ def test_the_plan_holds_every_recorded_run():
     runs = records()
     assert set(runs.recipe_id) <= ids
     table = plan.table(runs)
-    assert table.recorded.sum() == len(set(runs.recipe_id)) and table.seeds.sum() == len(ids)
-    assert (table.recorded <= table.seeds).all() and (table.hours > 0).all()
+    assert table.recorded.sum() == len(set(runs.recipe_id)) and table.runs.sum() == len(ids)
+    assert (table.recorded <= table.runs).all() and (table.hours > 0).all()
 
 
 def test_the_most_valuable_come_first_seed_by_seed():

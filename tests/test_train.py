@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -76,7 +77,8 @@ def test_the_resident_step_is_the_reference_step(start):
         train.train_step(net, optimizer, *next(batches))
     other.load_state_dict(net.state_dict())
     resident_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    step = train.ResidentStep(TINY, other, resident_optimizer, train.train_step, step=start)
+    one = partial(train.train_step, other, resident_optimizer)
+    step = train.ResidentStep(TINY, other, resident_optimizer, one, step=start)
     for number in range(start, 15):
         lr = train.lr_at(TINY, number)
         optimizer.param_groups[0]["lr"] = lr
@@ -89,6 +91,41 @@ def test_the_resident_step_is_the_reference_step(start):
 def test_a_run_on_a_gpu_is_the_run_on_a_cpu(tmp_path):
     cpu, gpu = (reslib.train(TINY, out_dir=tmp_path / device, device=device) for device in ("cpu", "cuda"))
     assert gpu.curve["train_loss"] == pytest.approx(cpu.curve["train_loss"], rel=2e-2)
+
+
+def test_caffes_momentum(tmp_path):
+    """v = m v + lr g, w -= v, written out; the learning rate is divided by 10 twice."""
+    recipe = replace(TINY, momentum_form="caffe", steps=20)
+    net = recipe.net().to(memory_format=torch.channels_last)
+    velocity = [torch.zeros_like(p) for p in net.parameters()]
+    batches = train.stream(recipe, 0, backend="array")
+    for step in range(recipe.steps):
+        net.zero_grad()
+        images, labels = next(batches)
+        torch.nn.functional.cross_entropy(net(images), labels).backward()
+        with torch.no_grad():
+            for p, v in zip(net.parameters(), velocity, strict=True):
+                v.mul_(recipe.momentum).add_(train.lr_at(recipe, step) * (p.grad + recipe.weight_decay * p))
+                p -= v
+    batches.close()
+    loss = reslib.evaluate(net, reslib.loader(recipe, "test"))["loss"]
+    caffe, pytorch = (reslib.train(r, out_dir=tmp_path, device="cpu") for r in (recipe, TINY))
+    assert caffe.final["test_loss"] == pytest.approx(loss, rel=2e-3)
+    assert abs(pytorch.final["test_loss"] - loss) > 10 * abs(caffe.final["test_loss"] - loss)
+
+
+def test_bn_without_decay_and_over_half_a_batch():
+    net = TINY.net()
+    decayed, free = train.optimizer_for(replace(TINY, decay_bn=False), net).param_groups
+    assert free["weight_decay"] == 0 and decayed["weight_decay"] == TINY.weight_decay
+    assert {id(p) for p in free["params"]} == {id(p) for n, p in net.named_parameters() if "bn" in n}
+    assert len(decayed["params"]) + len(free["params"]) == len(list(net.parameters()))
+    x = torch.randn(8, 3, 16, 16)
+    halves = train.in_parts(net, 4)(x)
+    assert torch.equal(halves[4:], net(x[4:])) and not torch.equal(halves, net(x))
+    for wrong in (3, 1, 256):
+        with pytest.raises(ValueError, match="bn_batch"):
+            replace(CIFAR, bn_batch=wrong)
 
 
 def test_the_record_says_what_was_trained(tmp_path):
