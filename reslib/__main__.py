@@ -111,19 +111,43 @@ def sweep(
 @bench_app.command()
 def step(depth: int = 20, size: int = 32, batch: int = 128, rounds: int = 7, steps: int = 5, threads: int | None = None,
          compiled: Annotated[bool, typer.Option(help="also compiled, as long runs are (takes a minute)")] = True,
-         device: str = "cpu"):  # fmt: skip
+         device: str = "cpu", data_dir: Path | None = None):  # fmt: skip
     """The training step: what `train` does against the plain eager NCHW loop, in turn, in one run."""
     import torch
 
     from . import bench
-    from .records import cpu_name
 
     if threads:
         torch.set_num_threads(threads)
-    seconds = bench.step_times(depth, size, batch, rounds, steps, compiled, device)
-    print(f"ResNet-{depth}, {size}x{size}, batch {batch}, {cpu_name()}, {torch.get_num_threads()} threads, torch "
-          f"{torch.__version__}, median of {rounds} rounds\n\n{bench.step_table(seconds, batch)}\n\n"
-          f"largest resident memory: {bench.peak_memory():.2f} GB")  # fmt: skip
+    variants = (bench.PLAIN, bench.EAGER, *(bench.COMPILED,) * compiled, *(bench.GRAPH,) * (device != "cpu"))
+    seconds = bench.in_turns(bench.steps_of(depth, size, batch, variants, device, data_dir), rounds, steps)
+    print(f"ResNet-{depth}, {size}x{size}, batch {batch}, {machine(device)}, median of {rounds} rounds\n\n"
+          f"{bench.step_table(seconds, batch)}\n\nlargest resident memory: {bench.peak_memory():.2f} GB")  # fmt: skip
+
+
+@bench_app.command()
+def scaling(depths: str = "20,32,44,56,110", batches: str = "128", size: int = 32, rounds: int = 3, steps: int = 2,
+            threads: int | None = None, device: str = "cpu", data_dir: Path | None = None):  # fmt: skip
+    """The training step across depth and batch: how cost grows, and what share of the machine's ceilings it reaches."""
+    import torch
+
+    from . import bench
+    from .parameters import cifar_depths, whole_numbers
+
+    if threads:
+        torch.set_num_threads(threads)
+    table = bench.scaling(cifar_depths(depths), whole_numbers(batches), size, rounds, steps, device, data_dir)
+    print(f"{machine(device)}, median of {rounds} rounds; {table}")
+
+
+def machine(device: str) -> str:
+    """The processor, threads and release that a timing belongs to."""
+    import torch
+
+    from .records import cpu_name
+
+    name = cpu_name() if device == "cpu" else torch.cuda.get_device_name(device)
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 @app.command()

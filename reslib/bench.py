@@ -2,54 +2,117 @@
 
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
+from scipy import stats
 
+from . import counts
 from .recipes import CIFAR
+from .resident import ResidentStep
+from .resnet import cifar_resnet
 from .train import optimizer_for, train_step
 
-VARIANTS = ("eager NCHW", "channels_last", "channels_last, compiled")
+PLAIN, EAGER, COMPILED, GRAPH = VARIANTS = ("eager NCHW", "channels_last", "channels_last, compiled", "CUDA graph")
 
 
-def step_times(depth: int, size: int, batch: int, rounds: int, steps: int, compiled: bool, device: str) -> dict:
-    """Seconds of a training step by variant: {"eager NCHW": [one mean a round], ...}; the variants take turns.
+def steps_of(depth: int, size: int, batch: int, variants: tuple[str, ...], device: str, data_dir=None) -> dict[str, Callable]:
+    """A training step of every variant, warmed up, each on a net of its own: {"eager NCHW": step, ...}.
 
-    "eager NCHW" is the plain loop: contiguous tensors, torch's default SGD. "channels_last" is what `train` does on a CPU.
+    "eager NCHW" is the plain loop: contiguous tensors, torch's default SGD. What `train` does: "channels_last" on a CPU in
+    short runs, "channels_last, compiled" in long ones, "CUDA graph" on a GPU; that one loads its batches too (CIFAR-10).
     """
-    recipe = replace(CIFAR, depth=depth, size=size, batch=batch)
+    recipe, made = replace(CIFAR, depth=depth, size=size, batch=batch), {}
     labels = torch.randint(10, (batch,), device=device)
-    runs = {}
-    for name in VARIANTS if compiled else VARIANTS[:2]:
+    for name in variants:
         net, images = recipe.net().to(device), torch.randn(batch, 3, size, size, device=device)
-        if name == VARIANTS[0]:
+        if name == PLAIN:
             optimizer = torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
         else:
             net, images = (t.to(memory_format=torch.channels_last) for t in (net, images))
             optimizer = optimizer_for(recipe, net)
-        runs[name] = (torch.compile(net) if name == VARIANTS[2] else net, optimizer, images)
-        train_step(*runs[name], labels)  # warms up, compiles
-    seconds = {name: [] for name in runs}
+        if name == GRAPH:
+            one = partial(train_step, net, optimizer)
+            made[name] = partial(ResidentStep(recipe, net, optimizer, one, data_dir=data_dir), recipe.lr)
+        else:
+            net = torch.compile(net) if name == COMPILED else net
+            made[name] = partial(train_step, net, optimizer, images, labels)
+        made[name]()
+    return made
+
+
+def in_turns(made: dict, rounds: int, steps: int) -> dict[object, list[float]]:
+    """Seconds of a step, one mean a round, for each of `made`: they take turns, and each warms up in every round."""
+    seconds = {name: [] for name in made}
     for _ in range(rounds):
-        for name, (net, optimizer, images) in runs.items():
-            train_step(net, optimizer, images, labels)
+        for name, step in made.items():
+            step()[0].item()  # waits for a GPU
             tick = time.perf_counter()
             for _ in range(steps):
-                loss, _ = train_step(net, optimizer, images, labels)
-            loss.item()  # waits for a GPU
+                loss, _ = step()
+            loss.item()
             seconds[name].append((time.perf_counter() - tick) / steps)
     return seconds
 
 
 def step_table(seconds: dict, batch: int) -> str:
-    """A Markdown table of `step_times`: median, spread, images/s, and the median over rounds of the ratio to the first."""
-    first = seconds[VARIANTS[0]]
+    """A Markdown table of `in_turns` over variants: median, spread, images/s, and the median ratio to PLAIN."""
+    first = seconds[PLAIN]
     lines = ["| variant | ms a step (lowest to highest) | images/s | times eager NCHW |", "|---|---|---|---|"]
     for name, values in seconds.items():
         ms = [1e3 * v for v in values]
         middle = statistics.median(ms)
         ratio = statistics.median(a / b for a, b in zip(first, values, strict=True))
         lines.append(f"| {name} | {middle:.1f} ({min(ms):.1f} to {max(ms):.1f}) | {batch / middle * 1e3:,.0f} | {ratio:.2f} |")
+    return "\n".join(lines)
+
+
+def ceilings(device: str) -> tuple[float, float]:
+    """What the device does at best, measured: FLOP/s of a large float32 matrix product, bytes/s of a large copy.
+
+    The best of five. On a GPU the product is in TF32, as its convolutions are by default.
+    """
+    n = 8192 if device != "cpu" else 2048
+    a, big = torch.randn(n, n, device=device), torch.empty(2**28, dtype=torch.uint8, device=device).fill_(1)
+    tf32, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, True
+    best = []
+    for work in (lambda: a @ a, big.clone):
+        times = []
+        for _ in range(6):
+            tick = time.perf_counter()
+            work().view(-1)[0].item()
+            times.append(time.perf_counter() - tick)
+        best.append(min(times[1:]))
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    return 2 * n**3 / best[0], 2 * big.numel() / best[1]
+
+
+def scaling(depths: tuple[int, ...], batches: tuple[int, ...], size: int, rounds: int, steps: int, device: str,
+            data_dir=None) -> str:  # fmt: skip
+    """A table of the step as `train` runs it, across depth and batch, against the device's ceilings, and how cost grows.
+
+    FLOPs: two for each multiply-add, three times the forward pass's for a step. Bytes: the least that a step moves, what
+    its forward pass keeps (counts.activation_memory) written once and read once.
+    """
+    variant = EAGER if device == "cpu" else GRAPH
+    made = {(d, b): steps_of(d, size, b, (variant,), device, data_dir)[variant] for d in depths for b in batches}
+    seconds = {key: statistics.median(values) for key, values in in_turns(made, rounds, steps).items()}
+    flops, traffic = ceilings(device)
+    best = f"{flops / 1e9:,.0f} GFLOP/s (matrix product), {traffic / 1e9:,.0f} GB/s (copy)"
+    lines = [f"{variant}, {size}x{size}; ceilings: {best}", "", "| depth | batch | ms a step | images/s | GFLOP/s | of the ceiling | GB/s, at least | of the ceiling |",
+             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    for (depth, batch), s in seconds.items():
+        net = counts.shape_of(cifar_resnet, depth)
+        work = 6 * batch * counts.multiply_adds(net, size) / s
+        moved = 2 * batch * counts.activation_memory(net, size) / s
+        lines.append(f"| {depth} | {batch} | {1e3 * s:.2f} | {batch / s:,.0f} | {work / 1e9:,.0f} | {work / flops:.0%} | "
+                     f"{moved / 1e9:,.1f} | {moved / traffic:.0%} |")  # fmt: skip
+    for batch in batches if len(depths) > 2 else ():
+        fit = stats.linregress(depths, [1e3 * seconds[d, batch] for d in depths])
+        lines += ["", f"Batch {batch}: {fit.intercept:.2f} ms + {fit.slope:.3f} ms a layer; a straight line in depth explains "
+                      f"{100 * fit.rvalue**2:.1f} % of the variance."]  # fmt: skip
     return "\n".join(lines)
 
 

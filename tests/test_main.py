@@ -36,6 +36,12 @@ def test_bench_step():
     assert "| channels_last |" in found.stdout and "resident memory" in found.stdout
 
 
+def test_bench_scaling():
+    found = run("bench", "scaling", "--depths", "8,14,20", "--size", "8", "--batches", "2,4", "--rounds", "1", "--steps", "1")
+    assert found.returncode == 0, found.stderr
+    assert "ceilings: " in found.stdout and "| 20 | 4 |" in found.stdout and found.stdout.count("ms a layer") == 2
+
+
 def test_plan():
     found = run("plan", "--scale", "pocket")
     assert found.returncode == 0 and "| pocket  | core " in found.stdout and "runs recorded" in found.stdout
