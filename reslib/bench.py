@@ -101,7 +101,8 @@ def scaling(depths: tuple[int, ...], batches: tuple[int, ...], size: int, rounds
     seconds = {key: statistics.median(values) for key, values in in_turns(made, rounds, steps).items()}
     flops, traffic = ceilings(device)
     best = f"{flops / 1e9:,.0f} GFLOP/s (matrix product), {traffic / 1e9:,.0f} GB/s (copy)"
-    lines = [f"{variant}, {size}x{size}; ceilings: {best}", "", "| depth | batch | ms a step | images/s | GFLOP/s | of the ceiling | GB/s, at least | of the ceiling |",
+    lines = [f"{variant}, {size}x{size}; ceilings: {best}", "",
+             "| depth | batch | ms a step | images/s | GFLOP/s | of the ceiling | GB/s, at least | of the ceiling |",
              "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for (depth, batch), s in seconds.items():
         net = counts.shape_of(cifar_resnet, depth)
