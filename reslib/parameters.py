@@ -79,3 +79,16 @@ def cifar_depths(value) -> tuple[int, ...]:
     if len(depths) < 2 or list(depths) != sorted(depths):
         raise ValueError(f"{value!r} must be two or more depths, the shallowest first; write for example 20,56.")
     return depths
+
+
+def shortcuts(value) -> tuple[str, ...]:
+    """Two or more of the options "none" (a plain net), "A", "B", "C", in this order: a list, or text such as "A,C"."""
+    allowed = tuple(option or "none" for option in resnet.SHORTCUTS)
+    parts = value.strip("[]() ").split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    found = [str(part or "none").strip(" '\"") for part in parts]
+    for option in found:
+        if option not in allowed:
+            raise ValueError(f"{option!r} is unknown; use {', '.join(map(repr, allowed))}.")
+    if len(found) < 2 or len(set(found)) < len(found):
+        raise ValueError(f"{value!r} must be two or more different options; write for example A,C.")
+    return tuple(option for option in allowed if option in found)

@@ -101,26 +101,55 @@ def layers(frame: pd.DataFrame, value: str, by: str, ax: Axes | None = None, **a
     return ax
 
 
-def residual_block(ax: Axes | None = None) -> Axes:
-    """Fig. 2: x goes through two weight layers, F(x), and round them; both are added, then rectified."""
+def by_option(runs: pd.DataFrame, column: str, ax: Axes | None = None) -> Axes:
+    """Final error by shortcut option, a point a run, a line through the means of each depth (Table 3).
+
+    runs: rows as `reslib.records()` gives them; column: "train_error" or "test_error" (percent).
+    """
     ax = ax or plt.gca()
-    ax.set(xlim=(-3.2, 4.2), ylim=(-0.2, 6.4))
+    options = [option for option in ("none", "A", "B", "C") if option in set(runs.shortcut)]
+    for (depth, group), marker in zip(runs.groupby("depth"), "os^D" * 9, strict=False):
+        colour, at = PALETTE.get(depth, OTHER), group.shortcut.map(options.index)
+        ax.plot(at, group[column], marker, color=colour, ms=5, alpha=0.8, label=f"{depth} layers")
+        mean = group.groupby(at)[column].mean()
+        ax.plot(mean.index, mean, color=colour, lw=1.4)
+    ax.set_xticks(range(len(options)), options)
+    ax.set(xlabel="shortcut option", ylabel=f"final {'training' if column[:5] == 'train' else 'test'} error (%)")
+    ax.legend(fontsize="small")
+    return ax
+
+
+def residual_block(ax: Axes | None = None, weights=("weight layer", "weight layer"), shortcut=None, names=True) -> Axes:
+    """Fig. 2 and 5: x goes through weight layers, F(x), and round them; both are added, then rectified.
+
+    weights: what the boxes say, from the input on; shortcut: what its box says, None for the identity.
+    """
+    ax = ax or plt.gca()
+    top = 2.6 + 1.7 * (len(weights) - 1)  # of the first weight layer
+    side = 3 if shortcut else 2.4  # where the shortcut runs
+    ax.set(xlim=(-3.2 if names else -1.6, 4.4), ylim=(-0.2, top + 2.1))
     ax.set_axis_off()
     arrow = dict(arrowstyle="-|>", mutation_scale=13, color="black", lw=1.3)
-    for y, text in ((4.3, "weight layer"), (2.6, "weight layer")):
-        ax.add_patch(FancyBboxPatch((-1.2, y - 0.35), 2.4, 0.7, boxstyle="round,pad=0.05", fc="#dbe7f3", ec="black"))
-        ax.text(0, y, text, ha="center", va="center")
-    for top, bottom in ((6.0, 4.75), (3.9, 3.05), (2.2, 1.37), (0.83, 0.0)):
-        ax.add_patch(FancyArrowPatch((0, top), (0, bottom), **arrow))
-    ax.plot([0, 2.4, 2.4], [5.5, 5.5, 1.1], color="black", lw=1.3)
-    ax.add_patch(FancyArrowPatch((2.4, 1.1), (0.27, 1.1), **arrow))
+    box = dict(boxstyle="round,pad=0.05", fc="#dbe7f3", ec="black", zorder=2)
+    places = [(0, top - 1.7 * i, text) for i, text in enumerate(weights)]
+    ax.plot([0, side, side], [top + 1.2, top + 1.2, 1.1], color="black", lw=1.3, zorder=1)
+    for x, y, text in [*places, *([(side, (top + 2.5) / 2, shortcut)] if shortcut else [])]:
+        ax.add_patch(FancyBboxPatch((x - 1.2, y - 0.35), 2.4, 0.7, **box))
+        ax.text(x, y, text, ha="center", va="center")
+        if x == 0:
+            ax.add_patch(FancyArrowPatch((0, y + (1.7 if y == top else 1.3)), (0, y + 0.45), **arrow))
+            ax.text(0.2, y - 0.85, "relu" if y > 2.6 else "", va="center")
+    for start, end in (((0, 2.2), (0, 1.37)), ((0, 0.83), (0, 0)), ((side, 1.1), (0.27, 1.1))):
+        ax.add_patch(FancyArrowPatch(start, end, **arrow))
     ax.plot(0, 1.1, "o", ms=19, mfc="white", mec="black")
     ax.text(0, 1.08, "+", ha="center", va="center", fontsize=15)
-    for x, y, text, side in ((0.2, 6.05, r"$\mathbf{x}$", "left"), (0.2, 3.45, "relu", "left"), (0.2, 0.4, "relu", "left"),
-                             (2.6, 3.4, "$\\mathbf{x}$\nidentity", "left"),
-                             (-1.45, 3.45, r"$\mathcal{F}(\mathbf{x})$", "right"),
-                             (-0.5, 1.1, r"$\mathcal{F}(\mathbf{x})+\mathbf{x}$", "right")):  # fmt: skip
-        ax.text(x, y, text, ha=side, va="center")
+    ax.text(0.2, top + 1.75, r"$\mathbf{x}$", va="center")
+    ax.text(0.2, 0.4, "relu", va="center")
+    if not shortcut:
+        ax.text(2.6, (top + 2.5) / 2, "$\\mathbf{x}$\nidentity", va="center")
+    if names:
+        ax.text(-1.45, (top + 2.6) / 2, r"$\mathcal{F}(\mathbf{x})$", ha="right", va="center")
+        ax.text(-0.5, 1.1, r"$\mathcal{F}(\mathbf{x})+\mathbf{x}$", ha="right", va="center")
     return ax
 
 

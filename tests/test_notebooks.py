@@ -12,7 +12,7 @@ import pytest
 from reslib import parameters
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-FIRST = NOTEBOOKS[0]
+FIRST, SECOND = NOTEBOOKS[:2]
 
 
 def papermill(notebook, out, *words, **keywords):
@@ -29,18 +29,20 @@ def test_pairs_are_in_sync_and_stripped(notebook):
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("notebook", "words", "says"),
     [
-        (("-p", "nosuch", "1"), "unknown parameter 'nosuch': this notebook has scale, depths"),
-        (("-y", "depths: [21]"), "depths: depth 21 is not 6n+2"),
-        (("-p", "scale", "huge"), "scale: 'huge' is unknown"),
-        (("-p", "retrain", "maybe"), "retrain: 'maybe' is neither True nor False"),
-        (("-p", "depths", "20"), "depths: 20 must be two or more depths"),
+        (FIRST, ("-p", "nosuch", "1"), "unknown parameter 'nosuch': this notebook has scale, depths"),
+        (FIRST, ("-y", "depths: [21]"), "depths: depth 21 is not 6n+2"),
+        (FIRST, ("-p", "scale", "huge"), "scale: 'huge' is unknown"),
+        (FIRST, ("-p", "retrain", "maybe"), "retrain: 'maybe' is neither True nor False"),
+        (FIRST, ("-p", "depths", "20"), "depths: 20 must be two or more depths"),
+        (SECOND, ("-y", "options: [A, D]"), "options: 'D' is unknown; use 'none', 'A', 'B', 'C'."),
+        (SECOND, ("-p", "options", "A,A"), "options: 'A,A' must be two or more different options"),
     ],
-    ids=lambda v: "-".join(v) if isinstance(v, tuple) else "",
+    ids=lambda v: "-".join(v) if isinstance(v, tuple) else getattr(v, "stem", ""),
 )
-def test_bad_parameters_stop_the_run_with_one_sentence(words, says, tmp_path):
-    found = papermill(FIRST, tmp_path / "out.ipynb", *words)
+def test_bad_parameters_stop_the_run_with_one_sentence(notebook, words, says, tmp_path):
+    found = papermill(notebook, tmp_path / "out.ipynb", *words)
     assert found.returncode != 0
     assert f"ParameterError: {says}" in found.stderr.strip().splitlines()[-1]
 
@@ -76,3 +78,11 @@ def test_parameters_as_papermill_passes_them(capsys):
     for value in ("20;56", "", [20.5], "56,20", "20,20"):
         with pytest.raises(ValueError):
             parameters.cifar_depths(value)
+
+
+def test_options_as_papermill_passes_them():
+    for value in ("none,A,C", ["none", "A", "C"], [None, "C", "A"], "[C, none, 'A']", ("A", "C", "none")):
+        assert parameters.shortcuts(value) == ("none", "A", "C")
+    for value in ("A", "", "a,b", "A,D", ["A", "A"], None, 3, []):
+        with pytest.raises(ValueError):
+            parameters.shortcuts(value)
