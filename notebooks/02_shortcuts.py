@@ -35,7 +35,6 @@ out_dir = "runs"  # folder for runs made here
 
 # %% tags=["hide-input"]
 import copy
-import platform
 import statistics
 import time
 from collections import Counter, defaultdict
@@ -57,7 +56,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import reslib
 from reslib import CIFAR, claims, data, parameters, plots, probes, resnet, rules
-from reslib.records import command
+from reslib.records import command, environment
 from reslib.train import optimizer_for, train_step
 
 parameters.check(
@@ -92,6 +91,8 @@ else:
 paper = claims.paper()
 ERRORS = {"train_error": "training error", "test_error": "test error"}  # a record's names for them
 plots.style()
+threads = torch.get_num_threads()
+torch.set_num_threads(1)  # what is live here is too small to be shared out; runs that are recorded take all threads
 
 
 def say(text):
@@ -105,7 +106,7 @@ def say(text):
 # needs both terms to have the same dimensions. Where a stage begins, they have not: the map is halved and the channels are
 # doubled. There, and if one likes everywhere, a linear map can stand on the shortcut (Eq. 2):
 #
-# $$ \mathbf{y} = \mathcal{F}(\mathbf{x}, \{W_i\}) + W_s\,\mathbf{x} $$
+# $$ \mathbf{y} = \mathcal{F}(\mathbf{x}, \{W_i\}) + W_s\,\mathbf{x} \tag{2} $$
 #
 # Table 3 of the paper compares three ways:
 #
@@ -189,7 +190,7 @@ with torch.no_grad():
         "C, within\na stage": stays["C"](digit),
     }
 
-# %% mystnb={"figure": {"caption": "A digit of four channels, 16x16, through the options. Where the dimensions grow (second and third row), maps are halved: A copies every second row and column and appends channels of zeros, B and C mix the channels by a matrix, here a random one. Within a stage (last two rows), A and B hand x on, C mixes again.", "name": "fig-options"}}
+# %% mystnb={"figure": {"caption": "A digit of four channels, 16x16, through the options. Where the dimensions grow (second and third row), maps are halved: A copies every second row and column and appends channels of zeros, B and C mix the channels by a matrix, here a random one. Within a stage (last two rows), A and B hand x on, C mixes again.", "name": "fig-options"}} tags=["hide-input"]
 figure, axes = plt.subplots(len(shown), 8, figsize=(8, 5.4))
 for row, (name, maps) in zip(axes, shown.items(), strict=True):
     row[0].text(-0.25, 0.5, name, transform=row[0].transAxes, ha="right", va="center")
@@ -236,7 +237,7 @@ mask = {
     "bottleneck, v1.5": reads(resnet.Bottleneck(16, 8, 2, "B", stride_on="3x3"), 16),
 }
 
-# %% mystnb={"figure": {"caption": "Which positions of a 16x16 map a shortcut, or a whole block, reads where the map is halved (white: read, black: not).", "name": "fig-reads"}}
+# %% mystnb={"figure": {"caption": "Which positions of a 16x16 map a shortcut, or a whole block, reads where the map is halved (white: read, black: not).", "name": "fig-reads"}} tags=["hide-input"]
 figure, axes = plt.subplots(1, len(mask), figsize=(8, 2))
 for ax, (name, read) in zip(axes, mask.items(), strict=True):
     ax.imshow(read, cmap="gray", vmin=-0.15, vmax=1)
@@ -249,7 +250,7 @@ for ax, (name, read) in zip(axes, mask.items(), strict=True):
 # the tensor, a 3x3 works on the narrow one, a 1x1 widens it again. So a bottleneck's shortcut joins its two *wide* ends.
 
 
-# %% mystnb={"figure": {"caption": "Fig. 5 of the paper, redrawn from the modules: a basic block and a bottleneck of about the same cost, with identity shortcuts, and the bottleneck with a projection. A box says the size of the kernels and how many there are.", "name": "fig-blocks"}}
+# %% mystnb={"figure": {"caption": "Fig. 5 of the paper, redrawn from the modules: a basic block and a bottleneck of about the same cost, with identity shortcuts, and the bottleneck with a projection. A box says the size of the kernels and how many there are.", "name": "fig-blocks"}} tags=["hide-input"]
 def boxes(module):
     convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
     return [f"{m.kernel_size[0]}x{m.kernel_size[0]}, {m.out_channels}" for m in convolutions]
@@ -315,7 +316,7 @@ def learn_identity(shortcut, blocks):  # -> (steps, trials): relative error
 
 learned = {(shortcut, blocks): learn_identity(shortcut, blocks) for blocks in (1, 3, 9) for shortcut in (None, "A")}
 
-# %% mystnb={"figure": {"caption": "Learning the identity: relative error of plain stacks (dashed) and residual ones (solid) over steps of SGD; a line a trial. Dotted: what the best constant reaches.", "name": "fig-identity"}}
+# %% mystnb={"figure": {"caption": "Learning the identity: relative error of plain stacks (dashed) and residual ones (solid) over steps of SGD; a line a trial. Dotted: what the best constant reaches.", "name": "fig-identity"}} tags=["hide-input"]
 figure, axes = plt.subplots(1, 3, sharey=True, figsize=(8, 3))
 for (shortcut, blocks), errors in learned.items():
     ax = axes[(1, 3, 9).index(blocks)]
@@ -427,24 +428,23 @@ say(
 # %%
 rows = {
     net: {
-        (what, option or "none"): count[net, option][i] / unit
-        for i, (what, unit) in enumerate((("parameters (M)", 1e6), ("multiply-adds (M)", 1e6)))
+        (what, option or "none"): count[net, option][i] / 1e6
+        for i, what in enumerate(("parameters", "multiply-adds"))
         for option in every
     }
     for net in nets
 }
-pd.DataFrame(rows).T.style.format("{:,.2f}", subset=["parameters (M)"]).format(
-    "{:,.0f}", subset=["multiply-adds (M)"]
-).set_caption("Counted; an image of 32x32 (CIFAR) or 224x224 pixels (ImageNet)")
+pd.DataFrame(rows).T.style.format("{:,.2f}").format("{:,.0f}", subset=["multiply-adds"]).set_caption(
+    "Counted, in millions; an image of 32x32 (CIFAR) or 224x224 pixels (ImageNet)"
+)
 
-# %% mystnb={"figure": {"caption": "What projections add to a net with option A: parameters (left) and multiply-adds (right), in percent, by counting. The ImageNet nets of 50 and 152 layers are made of bottlenecks.", "name": "fig-costs"}}
+# %% mystnb={"figure": {"caption": "What projections add to a net with option A: parameters (left) and multiply-adds (right), in percent, by counting. The ImageNet nets of 50 and 152 layers are made of bottlenecks.", "name": "fig-costs"}} tags=["hide-input"]
 figure, axes = plt.subplots(1, 2, sharey=True, figsize=(8, 3))
-names = list(rows)
 for i, (ax, what) in enumerate(zip(axes, ("parameters", "multiply-adds"), strict=True)):
     for option, marker, colour in (("B", "o", "#e69f00"), ("C", "s", "#0b5394")):
-        extra = [100 * (count[net, option][i] / count[net, "A"][i] - 1) for net in names]
-        ax.plot(extra, range(len(names)), marker, color=colour, ms=7, label=f"option {option}")
-    ax.set(xscale="log", xlabel=f"extra {what} (%)", yticks=range(len(names)), yticklabels=names)
+        extra = [100 * (count[net, option][i] / count[net, "A"][i] - 1) for net in nets]
+        ax.plot(extra, range(len(nets)), marker, color=colour, ms=7, label=f"option {option}")
+    ax.set(xscale="log", xlabel=f"extra {what} (%)", yticks=range(len(nets)), yticklabels=nets)
     ax.xaxis.set_major_formatter("{x:g}")
 axes[0].invert_yaxis()
 _ = axes[0].legend(fontsize="small", loc="upper right")
@@ -473,9 +473,9 @@ say(
 # ## What an option costs in memory and time
 #
 # Counts do not tell what a step of training takes. Two more measurements. *Activation memory* is what the forward pass keeps for
-# the backward pass, each tensor counted once, without the weights: it does not depend on the machine. *Time* is that of a
-# training step, the options in turns, and the median over rounds of its ratio to option A's step of the same round. It holds for
-# this machine only, and the machine may have been busy with other things.
+# the backward pass, each tensor counted once, without the weights: it does not depend on the machine. *Time* is the processor's, on
+# one thread, for a training step: the options in turns, the median over rounds, and the median ratio to option A's step of the
+# same round. It holds for this machine only, and a machine that is busy with other things blurs it.
 
 
 # %%
@@ -484,22 +484,21 @@ def kept_for_backward(net, images):
     kept, own = {}, {t.untyped_storage()._cdata for t in (*net.parameters(), *net.buffers())}
 
     def keep(tensor):
-        kept[tensor.untyped_storage()._cdata] = tensor
-        return tensor
+        kept[tensor.untyped_storage()._cdata] = tensor.detach()  # autograd gets nothing: there will be no backward pass
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: None):
         net(images)
     return sum(t.untyped_storage().nbytes() for storage, t in kept.items() if storage not in own)
 
 
 def in_turns(things, rounds):
-    """Seconds of each function, by name, one after the other, round by round; a first round is thrown away."""
+    """Processor seconds of each function, by name, one after the other, round by round; a first round is thrown away."""
     seconds = defaultdict(list)
     for _ in range(rounds + 1):
         for name, function in things.items():
-            start = time.perf_counter()
+            start = time.process_time()
             function()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.process_time() - start)
     return {name: each[1:] for name, each in seconds.items()}
 
 
@@ -518,14 +517,14 @@ def training(depth, option):
 rows = []
 for depth in depths:
     made = {option or "none": training(depth, option) for option in every}
-    seconds = in_turns({option: step for option, (_, step) in made.items()}, rounds=5)
+    seconds = in_turns({option: step for option, (_, step) in made.items()}, rounds=3)
     for option, (memory, _) in made.items():
         rows.append((depth, option, memory / 2**20, 1000 * statistics.median(seconds[option]), against_a(seconds, option)))
 steps_table = pd.DataFrame(rows, columns=["layers", "option", "activations (MB)", "step (ms)", "step / A"])
 steps_table = steps_table.set_index(["layers", "option"])
 steps_table.style.format("{:.0f}").format("{:.2f}", subset=["step / A"]).set_caption(
-    f"A training step of {CIFAR.batch} images of {planned[0].size}x{planned[0].size}: memory kept for the backward pass, and time "
-    f"on this machine ({platform.machine()}, {torch.get_num_threads()} threads)"
+    f"A training step of {CIFAR.batch} images of {planned[0].size}x{planned[0].size}: memory kept for the backward pass; time on one "
+    f"thread of this machine ({environment(torch.device('cpu'), 1)['device']})"
 )
 
 # %% [markdown]
@@ -545,7 +544,18 @@ for kind, blocks in (("basic block", basic), ("bottleneck", bottleneck)):
 blocks_table = pd.DataFrame(rows, columns=["block", "option", "parameters / A", "activations / A", "time / A"])
 blocks_table = blocks_table.set_index(["block", "option"])
 blocks_table.style.format("{:.2f}").set_caption(
-    "One block within a stage, relative to option A; 4 maps of 28x28; time on this machine"
+    "One block within a stage, relative to option A; 4 maps of 28x28; time on one thread of this machine"
+)
+
+# %%
+memory = steps_table["activations (MB)"]
+assert all(memory[depth, "none"] == memory[depth, "A"] for depth in depths)
+say(
+    "What we see: option A keeps for the backward pass what no shortcut keeps, to the byte; C keeps "
+    + ", ".join(f"{memory[depth, 'C'] / memory[depth, 'A'] - 1:.0%} more at {depth} layers" for depth in depths)
+    + f". A bottleneck with a projection takes {blocks_table['time / A']['bottleneck', 'C']:.2f} times as long as with an identity, "
+    f"a basic block {blocks_table['time / A']['basic block', 'C']:.2f} times. (The paper: a projection would double time and size of "
+    "a bottleneck.)"
 )
 
 # %% [markdown]
@@ -582,6 +592,7 @@ demo_table.style.format("{:.1f}").set_caption(f"Final error (%): {plots.about(de
 # Now the evidence, on real CIFAR-10: runs that differ in nothing but the shortcut.
 
 # %%
+torch.set_num_threads(threads)
 if retrain:
     runs, missing = [reslib.train(recipe, out_dir=out_dir) for recipe in planned], []
 
@@ -741,7 +752,7 @@ pd.DataFrame(rows).T.style.set_caption(
     f"Seeds needed to find the differences of Table 3, in points, by the spread of test errors [95 % interval]; {about}"
 )
 
-# %% mystnb={"figure": {"caption": "Seeds that a paired t test needs to find the differences of the paper's Table 3 with a power of 0.8, over the spread of paired differences: a line for each difference, in points. Vertical lines: the spreads of the table above.", "name": "fig-power"}}
+# %% mystnb={"figure": {"caption": "Seeds that a paired t test needs to find the differences of the paper's Table 3 with a power of 0.8, over the spread of paired differences: a line for each difference, in points. Vertical lines: the spreads of the table above.", "name": "fig-power"}} tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(8, 3.6))
 grid = np.geomspace(0.1, 1.5 * max(1.0, *(sd for sd, _ in spreads.values())), 60)
 for (first, second), points in wanted.items():
@@ -837,7 +848,7 @@ for depth in depths:
 # weight decay pulls a layer towards the identity instead of towards zero, and the net starts near another function. That there
 # is no advantage is thus not derived. It has to be measured.
 
-# %% mystnb={"figure": {"caption": "Running training error (left) and test error (right) of nets of one-layer blocks with option A (dotted), beside their plain twins (dashed) and nets of two-layer blocks with option A (solid), where recorded. Thin lines are single seeds, bold lines their mean.", "name": "fig-one-layer"}}
+# %% mystnb={"figure": {"caption": "Running training error (left) and test error (right) of nets of one-layer blocks with option A (dotted), beside their plain twins (dashed) and nets of two-layer blocks with option A (solid), where recorded. Thin lines are single seeds, bold lines their mean.", "name": "fig-one-layer"}} tags=["hide-input"]
 figure, axes = plt.subplots(1, 2, sharey=True)
 curves = reslib.curves(runs)
 styles = {"plain": "--", "A": "-", "A-1layer": ":"}
