@@ -52,11 +52,10 @@ from scipy import stats
 from torch import nn
 from torch.nn.functional import conv2d, relu
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 import reslib
-from reslib import CIFAR, claims, data, parameters, plots, probes, resnet, rules
-from reslib.records import command, environment
+from reslib import CIFAR, IMAGENET, claims, counted, counts, data, parameters, plots, probes, resnet, rules
+from reslib.records import command, cpu_name
 from reslib.train import optimizer_for, train_step
 
 parameters.check(
@@ -250,7 +249,7 @@ for ax, (name, read) in zip(axes, mask.items(), strict=True):
 # the tensor, a 3x3 works on the narrow one, a 1x1 widens it again. So a bottleneck's shortcut joins its two *wide* ends.
 
 
-# %% mystnb={"figure": {"caption": "Fig. 5 of the paper, redrawn from the modules: a basic block and a bottleneck of about the same cost, with identity shortcuts, and the bottleneck with a projection. A box says the size of the kernels and how many there are.", "name": "fig-blocks"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Fig. 5 of the paper, redrawn from the modules: a basic block and a bottleneck of about the same cost, with identity shortcuts, and the bottleneck with a projection. A box says the size of the kernels and how many there are.", "name": "fig-shortcut-blocks"}} tags=["hide-input"]
 def boxes(module):
     convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
     return [f"{m.kernel_size[0]}x{m.kernel_size[0]}, {m.out_channels}" for m in convolutions]
@@ -377,48 +376,38 @@ def operations(net, size):
     return seen
 
 
-def parameters_of(net):
-    return sum(p.numel() for p in net.parameters())
-
-
-def multiply_adds(net, size):
-    with FlopCounterMode(display=False) as counter:
-        net.eval()(torch.empty(1, 3, size, size, device="meta"))
-    return counter.get_total_flops() // 2  # torch counts a multiply-add as two operations
-
-
 every = (None, "A", "B", "C")
-with torch.device("meta"):  # shapes without values: nothing is computed
-    candidates = {(f"CIFAR {depth}", option): reslib.cifar_resnet(depth, option) for depth in depths for option in every}
-    candidates |= {
-        (f"ImageNet {depth}", option): reslib.imagenet_resnet(depth, option) for depth in (18, 34, 50, 152) for option in every
-    }
-size = {"CIFAR": CIFAR.size, "ImageNet": 224}
-count = {
-    key: (parameters_of(net), multiply_adds(net, size[key[0].split()[0]])) for key, net in candidates.items()
-}  # by (net, option)
+made = {(f"CIFAR {depth}", option): counts.shape_of(reslib.cifar_resnet, depth, option) for depth in depths for option in every}
+made |= {
+    (f"ImageNet {d}", option): counts.shape_of(reslib.imagenet_resnet, d, option) for d in (18, 34, 50, 152) for option in every
+}
+nets, size = list(dict.fromkeys(name for name, _ in made)), {"CIFAR": CIFAR.size, "ImageNet": IMAGENET.size}
+count = {  # by name and option: parameters, multiply-adds
+    (name, option): (counts.parameters(net), counts.multiply_adds(net, size[name.split()[0]]))
+    for (name, option), net in made.items()
+}
 
 # %%
 name = f"CIFAR {deep}"
-seen = {option or "none": operations(candidates[name, option], CIFAR.size) for option in every}
+seen = {option or "none": operations(made[name, option], CIFAR.size) for option in every}
 calls = pd.DataFrame({option: operation.calls for option, operation in seen.items()}).fillna(0).astype(int)
 differing = calls[calls.nunique(axis=1) > 1].drop("empty", errors="ignore")  # memory set aside, nothing computed
 differing.style.set_caption(f"Calls of the operations in which the options of the {deep}-layer CIFAR net differ")
 
 # %%
-for net, _ in count:
-    assert count[net, None] == count[net, "A"]  # C11: parameters and multiply-adds, exactly
-free = {"slice", "constant_pad_nd", "add"}
-assert set(calls.index[calls["none"] != calls["A"]]) <= free
+for net in nets:
+    assert count[net, None] == count[net, "A"]  # parameters and multiply-adds, exactly
+assert set(calls.index[calls["none"] != calls["A"]]) <= {"slice", "constant_pad_nd", "add"}  # no others
 
 additions = seen["A"].elements["add"] - seen["none"].elements["add"]
-nets = list(dict.fromkeys(net for net, _ in count))
 say(
-    f"**C11 holds, by counting.** In all {len(nets)} pairs ({', '.join(nets)}) the plain net and option A have equal parameters "
-    f"and multiply-adds. At {deep} layers and {CIFAR.size}x{CIFAR.size} pixels both have {count[name, 'A'][0]:,} parameters and "
-    f"{count[name, 'A'][1]:,} multiply-adds an image. Option A takes {additions:,} additions more, "
-    f"{additions / count[name, 'A'][1]:.2%} of the multiply-adds, and copies and pads without arithmetic."
+    f"At {deep} layers and {CIFAR.size}x{CIFAR.size} pixels, the plain net and option A both have {count[name, 'A'][0]:,} parameters and "
+    f"{count[name, 'A'][1]:,} multiply-adds an image. Option A takes {additions:,} additions more ({additions / count[name, 'A'][1]:.2%}), and "
+    "copies and pads without arithmetic."
 )
+
+# %%
+say(counted.sentence("C11", paper))
 
 # %% [markdown]
 # ## What each option costs
@@ -438,7 +427,7 @@ pd.DataFrame(rows).T.style.format("{:,.2f}").format("{:,.0f}", subset=["multiply
     "Counted, in millions; an image of 32x32 (CIFAR) or 224x224 pixels (ImageNet)"
 )
 
-# %% mystnb={"figure": {"caption": "What projections add to a net with option A: parameters (left) and multiply-adds (right), in percent, by counting. The ImageNet nets of 50 and 152 layers are made of bottlenecks.", "name": "fig-costs"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "What projections add to a net with option A: parameters (left) and multiply-adds (right), in percent, by counting. The ImageNet nets of 50 and 152 layers are made of bottlenecks.", "name": "fig-shortcut-costs"}} tags=["hide-input"]
 figure, axes = plt.subplots(1, 2, sharey=True, figsize=(8, 3))
 for i, (ax, what) in enumerate(zip(axes, ("parameters", "multiply-adds"), strict=True)):
     for option, marker, colour in (("B", "o", "#e69f00"), ("C", "s", "#0b5394")):
@@ -456,7 +445,7 @@ _ = axes[0].legend(fontsize="small", loc="upper right")
 # %%
 by_block = pd.DataFrame(
     {
-        name: {option or "none": parameters_of(block) for option, block in blocks.items()}
+        name: {option or "none": counts.parameters(block) for option, block in blocks.items()}
         for name, blocks in (("basic block", basic), ("bottleneck", bottleneck))
     }
 )
@@ -472,25 +461,24 @@ say(
 # %% [markdown]
 # ## What an option costs in memory and time
 #
-# Counts do not tell what a step of training takes. Two more measurements. *Activation memory* is what the forward pass keeps for
-# the backward pass, each tensor counted once, without the weights: it does not depend on the machine. *Time* is the processor's, on
+# Parameters and multiply-adds do not tell all of what training takes. *Activation memory* is what the forward pass keeps for
+# the backward pass, each tensor counted once, without the weights: it is counted, and the same on every machine. *Time* is the processor's, on
 # one thread, for a training step: the options in turns, the median over rounds, and the median ratio to option A's step of the
 # same round. It holds for this machine only, and a machine that is busy with other things blurs it.
 
+# %%
+memory = {
+    net: {option or "none": counts.activation_memory(made[net, option], size[net.split()[0]]) for option in every}
+    for net in nets
+}
+memory = pd.DataFrame(memory).T
+assert (memory["none"] == memory["A"]).all()
+(memory / 2**20).style.format("{:.2f}").set_caption(
+    "Activation memory of an image in training (MB), counted; 32x32 (CIFAR) or 224x224 pixels (ImageNet)"
+)
+
 
 # %%
-def kept_for_backward(net, images):
-    """Bytes of all tensors that autograd keeps, the weights aside."""
-    kept, own = {}, {t.untyped_storage()._cdata for t in (*net.parameters(), *net.buffers())}
-
-    def keep(tensor):
-        kept[tensor.untyped_storage()._cdata] = tensor.detach()  # autograd gets nothing: there will be no backward pass
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: None):
-        net(images)
-    return sum(t.untyped_storage().nbytes() for storage, t in kept.items() if storage not in own)
-
-
 def in_turns(things, rounds):
     """Processor seconds of each function, by name, one after the other, round by round; a first round is thrown away."""
     seconds = defaultdict(list)
@@ -511,20 +499,16 @@ def training(depth, option):
     net = recipe.net().to(memory_format=torch.channels_last)
     images = torch.randn(recipe.batch, 3, recipe.size, recipe.size).contiguous(memory_format=torch.channels_last)
     labels, optimizer = torch.randint(10, (recipe.batch,)), optimizer_for(recipe, net)
-    return kept_for_backward(net, images), lambda: train_step(net, optimizer, images, labels)
+    return lambda: train_step(net, optimizer, images, labels)
 
 
 rows = []
 for depth in depths:
-    made = {option or "none": training(depth, option) for option in every}
-    seconds = in_turns({option: step for option, (_, step) in made.items()}, rounds=3)
-    for option, (memory, _) in made.items():
-        rows.append((depth, option, memory / 2**20, 1000 * statistics.median(seconds[option]), against_a(seconds, option)))
-steps_table = pd.DataFrame(rows, columns=["layers", "option", "activations (MB)", "step (ms)", "step / A"])
-steps_table = steps_table.set_index(["layers", "option"])
+    seconds = in_turns({option or "none": training(depth, option) for option in every}, rounds=3)
+    rows += [(depth, option, 1000 * statistics.median(each), against_a(seconds, option)) for option, each in seconds.items()]
+steps_table = pd.DataFrame(rows, columns=["layers", "option", "step (ms)", "step / A"]).set_index(["layers", "option"])
 steps_table.style.format("{:.0f}").format("{:.2f}", subset=["step / A"]).set_caption(
-    f"A training step of {CIFAR.batch} images of {planned[0].size}x{planned[0].size}: memory kept for the backward pass; time on one "
-    f"thread of this machine ({environment(torch.device('cpu'), 1)['device']})"
+    f"A training step of {CIFAR.batch} images of {planned[0].size}x{planned[0].size}, on one thread of this machine ({cpu_name()})"
 )
 
 # %% [markdown]
@@ -537,22 +521,18 @@ for kind, blocks in (("basic block", basic), ("bottleneck", bottleneck)):
     seconds = in_turns(
         {option or "none": lambda block=block, x=x: block(x).sum().backward() for option, block in blocks.items()}, rounds=9
     )
-    memory = {option or "none": kept_for_backward(block, x) for option, block in blocks.items()}
-    for option in seconds:
-        larger = by_block[kind][option] / by_block[kind]["A"]
-        rows.append((kind, option, larger, memory[option] / memory["A"], against_a(seconds, option)))
-blocks_table = pd.DataFrame(rows, columns=["block", "option", "parameters / A", "activations / A", "time / A"])
-blocks_table = blocks_table.set_index(["block", "option"])
+    rows += [(kind, option, by_block[kind][option] / by_block[kind]["A"], against_a(seconds, option)) for option in seconds]
+blocks_table = pd.DataFrame(rows, columns=["block", "option", "parameters / A", "time / A"]).set_index(["block", "option"])
 blocks_table.style.format("{:.2f}").set_caption(
-    "One block within a stage, relative to option A; 4 maps of 28x28; time on one thread of this machine"
+    "One block within a stage, relative to option A; 4 maps of 28x28, one thread of this machine"
 )
 
 # %%
-memory = steps_table["activations (MB)"]
-assert all(memory[depth, "none"] == memory[depth, "A"] for depth in depths)
 say(
-    "What we see: option A keeps for the backward pass what no shortcut keeps, to the byte; C keeps "
-    + ", ".join(f"{memory[depth, 'C'] / memory[depth, 'A'] - 1:.0%} more at {depth} layers" for depth in depths)
+    "What we see: option A keeps for the backward pass what no shortcut keeps, to the byte. C keeps "
+    + ", ".join(
+        f"{memory['C'][net] / memory['A'][net] - 1:.0%} more ({net})" for net in (f"CIFAR {deep}", "ImageNet 34", "ImageNet 50")
+    )
     + f". A bottleneck with a projection takes {blocks_table['time / A']['bottleneck', 'C']:.2f} times as long as with an identity, "
     f"a basic block {blocks_table['time / A']['basic block', 'C']:.2f} times. (The paper: a projection would double time and size of "
     "a bottleneck.)"
@@ -911,13 +891,8 @@ say(
 # ## Verdicts
 
 # %%
-counted = {
-    "scale": "any", "claim": "C11", "paper": "neither parameters nor computation", "n": len(nets), "verdict": "holds (counted)",
-    "ours": f"plain and option A equal in all {len(nets)} nets",
-}  # fmt: skip
-judged = [claims.judge(claim, runs_scale, table) for claim in ("C8", "C12")]
-columns = ["scale", "claim", "paper", "ours", "n", "verdict"]
-say(pd.DataFrame([counted, *judged])[columns].to_markdown(index=False))
+judged = [counted.row("C11", paper), *(claims.judge(claim, runs_scale, table) for claim in ("C8", "C12"))]
+say(pd.DataFrame(judged).to_markdown(index=False))
 
 # %% [markdown]
 # Where these numbers come from:
