@@ -414,7 +414,7 @@ say(counted.sentence("C11", paper))
 #
 # The same count for B and C. The paper's own numbers for the nets of Table 1 are in multiply-adds, which it calls FLOPs.
 
-# %%
+# %% tags=["hide-input"]
 rows = {
     net: {
         (what, option or "none"): count[net, option][i] / 1e6
@@ -451,7 +451,7 @@ by_block = pd.DataFrame(
 )
 by_block.style.format("{:,}").set_caption("Parameters of a block of Fig. 5, by the option on its shortcut (within a stage)")
 
-# %%
+# %% tags=["hide-input"]
 dear = by_block.loc["C"] / by_block.loc["A"]
 say(
     f"A projection makes the bottleneck {dear['bottleneck']:.2f} times as large (the paper: about "
@@ -527,7 +527,7 @@ blocks_table.style.format("{:.2f}").set_caption(
     "One block within a stage, relative to option A; 4 maps of 28x28, one thread of this machine"
 )
 
-# %%
+# %% tags=["hide-input"]
 say(
     "What we see: option A keeps for the backward pass what no shortcut keeps, to the byte. C keeps "
     + ", ".join(
@@ -555,13 +555,13 @@ pd.DataFrame({"top-1 error (%)": in_table3}).T.style.format("{:.2f}").set_captio
 )
 
 # %% [markdown]
-# First the demonstration, on digits and with the smallest nets of the family, so that it takes seconds: the machinery works for
+# First the demonstration, on digits, with the smallest nets of the family and small batches, so that it takes seconds: the machinery works for
 # every option, and for the one-layer blocks of a later section. No claim is judged by it.
 
 # %%
 demonstration, smallest = mkdtemp(), 8  # these runs are thrown away; layers: 6n+2 with n = 1
 demo = [
-    replace(CIFAR, depth=smallest, shortcut=None if option == "none" else option, layers=layers).at("demo")
+    replace(CIFAR, depth=smallest, shortcut=None if option == "none" else option, layers=layers, batch=32).at("demo")
     for option, layers in kinds
 ]
 demo_runs = [reslib.train(recipe, out_dir=demonstration, device="cpu") for recipe in demo]
@@ -619,7 +619,7 @@ pd.DataFrame(rows).T.rename_axis(["layers", "options"]).style.set_caption(
     f"Points of error, first option less second, mean [95 % interval]; {about}"
 )
 
-# %%
+# %% tags=["hide-input"]
 means = compared.groupby(["depth", "shortcut"]).test_error.mean()
 say(
     "Mean test error, best first: "
@@ -639,16 +639,14 @@ say(claims.sentence("C8", runs_scale, table))
 # gradient has no path that leaves it as it is:
 
 # %%
-images, labels = next(iter(reslib.loader(CIFAR.at("demo"), "train", augment=False)))
+images, labels = next(iter(reslib.loader(replace(CIFAR.at("demo"), batch=64), "train", augment=False)))
 rows = {}
 for depth in depths:
     for option in every:
         ratios = []
         for seed in seeds:
             norms = np.log10(
-                probes.probe(replace(CIFAR, depth=depth, shortcut=option, seed=seed).net(), images[:64], labels[:64])[
-                    "response_gradient"
-                ]
+                probes.probe(replace(CIFAR, depth=depth, shortcut=option, seed=seed).net(), images, labels)["response_gradient"]
             )
             ratios.append(10 ** (norms[: depth // 3].mean() - norms[-(depth // 3) :].mean()))
         rows.setdefault(f"{depth} layers", {})[option or "none"] = f"{min(ratios):.3g} to {max(ratios):.3g}"
@@ -749,7 +747,7 @@ ax.set(xscale="log", yscale="log", xlabel="spread of paired differences (points)
 ax.xaxis.set_major_formatter("{x:g}")
 ax.yaxis.set_major_formatter("{x:,.0f}")
 _ = ax.legend(fontsize="small", loc="upper left", frameon=True, framealpha=1)
-# %%
+# %% tags=["hide-input"]
 need = [f"{seeds_needed(wanted['B', 'C'], sd):,} (spread of {name.split(' (')[0]})" for name, (sd, _) in spreads.items()]
 say(
     f"To see the {wanted['B', 'C']:.2f} points between B and C it takes this many seeds: {', '.join(need)}. Here are {len(seeds)}, in the "
@@ -844,7 +842,7 @@ for ax, column in zip(axes, ERRORS, strict=True):
 axes[0].legend(fontsize="small")
 _ = figure.suptitle(about)
 
-# %%
+# %% tags=["hide-input"]
 rows = {}
 for depth, group in table[table.kind.isin(["none", "A", "A, one layer"])].groupby("depth"):
     for column in ERRORS:
@@ -869,7 +867,7 @@ say(claims.sentence("C12", runs_scale, table))
 # ## When an option matters
 
 
-# %%
+# %% tags=["hide-input"]
 def extra(net, option):
     return f"{count[net, option][0] / count[net, 'A'][0] - 1:.1%}"
 
