@@ -18,14 +18,48 @@ app.add_typer(bench_app, name="bench")
 
 
 @app.command()
-def data(folder: Annotated[Path | None, typer.Option("--dir", help="default: $RESLIB_DATA, else ./data")] = None):
-    """Fetch CIFAR-10 where it is missing, and check it."""
+def data(
+    name: Annotated[str, typer.Argument(help="cifar10 or imagenet")] = "cifar10",
+    folder: Annotated[Path | None, typer.Option("--dir", help="default: $RESLIB_DATA, else ./data")] = None,
+    source: Annotated[Path | None, typer.Option("--from", help="imagenet: an ImageFolder tree, {train,val}/<class>/")] = None,
+    mode: Annotated[str, typer.Option(help="imagenet: jpg (recommended: a server's memory holds it), or raw (faster, "
+                                      "several times the room)")] = "jpg",
+    short_side: Annotated[int, typer.Option(help="imagenet: longer ones are reduced to this (480: section 3.4's scales; 256: "
+                                            "nets without scale augmentation)")] = 480,
+    jobs: Annotated[int | None, typer.Option(help="imagenet: processes; default: all cores")] = None,
+    skip_unreadable: Annotated[bool, typer.Option(help="imagenet: leave out what cannot be read")] = False,
+):  # fmt: skip
+    """Fetch CIFAR-10 where it is missing, and check it; or write an ImageNet tree as .beton files, checked and resumable."""
+    if name == "imagenet":
+        return imagenet_data(source, folder, mode, short_side, jobs, skip_unreadable)
+    if name != "cifar10":
+        raise ValueError(f"data set {name!r} is unknown: use cifar10 or imagenet.")
     from .data import data_folder, images
 
     folder = data_folder(folder)
     for train in (True, False):
         part = images(CIFAR, train=train, data_dir=folder)
         print(f"{folder}: CIFAR-10, {len(part.labels):,} {'training' if train else 'test'} images, sha256 {part.sha256[:16]}")
+
+
+def imagenet_data(source, folder, mode, side, jobs, skip_unreadable) -> None:
+    """Convert the parts of a tree, say what was found in them, and what all of ImageNet takes up in each mode."""
+    from . import beton, convert, imagenet, photos
+
+    if source is None:
+        raise ValueError("which photographs? Give an ImageFolder tree: python -m reslib data imagenet --from DIR.")
+    parts = [part for part in ("train", "val") if (source / part).is_dir()] or ["train"]
+    folder = imagenet.folder_of(folder)
+    for part in parts:
+        path = convert.convert(source, folder, part, mode, side, jobs, skip_unreadable)
+        note = beton.sidecar(path)
+        found = note["report"]
+        print(f"{path}: {note['count']:,} images of {len(note['classes'])} classes, {note['size'] / 1e9:.3f} GB; made RGB: "
+              f"{found['greyscale']} greyscale, {found['cmyk']} CMYK; unreadable: {len(found['unreadable'])}")  # fmt: skip
+    print("\nAll of ImageNet's training set, by these photographs (at most 64 measured), would take:")
+    for kind, short, mean, total in photos.disk_sizes(photos.tree(source, parts[0])):
+        print(f"  --mode {kind} --short-side {short}: {mean / 1e3:.0f} kB an image, {total:,.0f} GB")
+    print("Recommended: jpg at 480. raw at 480 loads faster, if a fast disk (better: the memory) holds it.")
 
 
 @app.command()

@@ -121,7 +121,7 @@ def _images(data: str, size: int, train: bool, folder: Path) -> Images:
 def images(recipe: Recipe, *, train: bool, data_dir=None) -> Images:
     """The training or test part that a recipe uses, whole. Raises as `read_cifar10`; ValueError for ImageNet."""
     if recipe.data == "imagenet":
-        raise ValueError("loading ImageNet is not part of this version: use a CIFAR recipe (`reslib.CIFAR`).")
+        raise ValueError("ImageNet is not held in memory as a whole: `reslib.loader` gives its batches.")
     return _images(recipe.data, recipe.size, train, data_folder(data_dir))
 
 
@@ -277,10 +277,16 @@ def loader(recipe: Recipe, split: str, *, data_dir=None, epoch: int = 0, start_b
     if split not in ("train", "val", "test"):
         raise ValueError(f"split {split!r} is unknown: use 'train', 'val' or 'test'.")
     backend = choose_backend(recipe, backend, device)
+    augment = split == "train" if augment is None else augment
+    if recipe.data == "imagenet":
+        from . import imagenet
+
+        return imagenet.loader(recipe, split, data_dir=data_dir, epoch=epoch, start_batch=start_batch, augment=augment,
+                               backend=backend, device=device, workers=workers)  # fmt: skip
     part = images(recipe, train=split != "test", data_dir=data_dir)
     mean = mean_image(recipe, data_dir)
     ids = split_ids(recipe, split, len(part.labels))
-    if split == "train" if augment is None else augment:
+    if augment:
         draws = epoch_draws(recipe.seed, epoch, len(part.labels), recipe.pad)
         if split == "train":
             ids = draws.order[draws.order <= ids[-1]]
@@ -302,11 +308,15 @@ def loader(recipe: Recipe, split: str, *, data_dir=None, epoch: int = 0, start_b
 def choose_backend(recipe: Recipe, backend: str, device) -> str:
     """What "auto" means: ffcv where it is installed, for data that lie in files and go to the CPU; else array.
 
-    Raises ValueError for an unknown backend.
+    ImageNet: ffcv, else torch. Raises ValueError for an unknown backend, and for array with ImageNet.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is unknown: use one of {', '.join(map(repr, BACKENDS))}.")
+    if recipe.data == "imagenet" and backend == "array":
+        raise ValueError("backend 'array' holds the whole set in memory, which ImageNet does not fit: use 'ffcv' or 'torch'.")
     if backend != "auto":
         return backend
+    if recipe.data == "imagenet":
+        return "ffcv" if ffcv_backend.available() else "torch"
     on_cpu = torch.device(device).type == "cpu"
     return "ffcv" if on_cpu and recipe.data != "digits" and ffcv_backend.available() else "array"

@@ -158,8 +158,3 @@ def test_bad_arguments_are_named(arguments, says):
     split, backend = (*arguments, "auto")[:2]
     with pytest.raises(ValueError, match=says):
         reslib.loader(DIGITS, split, backend=backend)
-
-
-def test_imagenet_is_said_to_be_missing():
-    with pytest.raises(ValueError, match="not part of this version"):
-        reslib.loader(reslib.IMAGENET, "train")

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import stats
 
-from reslib.draws import epoch_draws
+from reslib.draws import epoch_draws, photo_draws
 
 
 def test_fixed_values():
@@ -37,3 +37,30 @@ def test_orders_are_uncorrelated():
     a, b = epoch_draws(0, 0, 50_000, 4).order, epoch_draws(0, 1, 50_000, 4).order
     assert stats.spearmanr(a, b).pvalue > 1e-4
     assert stats.spearmanr(a, np.arange(50_000)).pvalue > 1e-4
+
+
+def test_fixed_values_of_photographs():
+    draws = photo_draws(0, 0, 4, (256, 480), 0.1)
+    assert draws.scale.tolist() == [369, 318, 352, 446] and draws.order.tolist() == [0, 1, 3, 2]
+    assert np.allclose(draws.colour[0], [0.15115138, -0.05276683, -0.00040233], atol=1e-8)
+
+
+def test_scale_is_uniform_over_256_to_480_and_independent_of_the_crop():
+    draws = photo_draws(1, 2, 200_000, (256, 480), 0.1)
+    assert (draws.scale.min(), draws.scale.max()) == (256, 480)
+    assert stats.chisquare(np.bincount(draws.scale - 256, minlength=225)).pvalue > 1e-4
+    for fractions in (draws.top, draws.left):
+        assert stats.kstest(fractions / 2**32, "uniform").pvalue > 1e-4
+        assert abs(stats.spearmanr(fractions, draws.scale).statistic) < 4 / np.sqrt(200_000)
+    assert stats.binomtest(int(draws.flip.sum()), 200_000).pvalue > 1e-4
+
+
+def test_colours_are_independent_normal_numbers():
+    draws = photo_draws(5, 7, 100_000, (256, 480), 0.1)
+    assert draws.colour.shape == (100_000, 3) and np.isfinite(draws.colour).all()
+    for column in draws.colour.T:
+        assert stats.kstest(column, "norm", (0, 0.1)).pvalue > 1e-4
+    assert np.abs(np.corrcoef(draws.colour.T)[np.triu_indices(3, 1)]).max() < 4 / np.sqrt(100_000)
+    squares = np.corrcoef(draws.colour.T**2)[np.triu_indices(3, 1)]  # two of them share a radius: independent all the same
+    assert np.abs(squares).max() < 4 / np.sqrt(100_000)
+    assert not photo_draws(5, 7, 10, (256, 480), 0.0).colour.any()
