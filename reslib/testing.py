@@ -1,11 +1,13 @@
-"""Testing a net: error and loss over batches, and BN statistics recomputed as true averages."""
+"""Testing a net: error and loss over batches, ImageNet's crops and scales, and BN statistics recomputed as true averages."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import conv2d, cross_entropy, interpolate, relu
+
+SIDES = (224, 256, 384, 480, 640)  # pixels: the shorter sides of the multi-scale test (section 3.4)
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -60,3 +62,80 @@ def recomputed_bn(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) ->
     for x, _ in batches:
         model(x.to(device))
     return model.eval()
+
+
+# --- ImageNet (section 3.4) ------------------------------------------------------------------------------------------
+
+
+def shorter(image: Tensor, side: int) -> Tensor:
+    """An image whose shorter side is resized to `side`, antialiased: uint8 (3, H, W) -> float32 in [0, 1]."""
+    from torchvision.transforms.v2.functional import resize
+
+    return resize(image, [side], antialias=True).float() / 255
+
+
+def square(image: Tensor, side: int) -> Tensor:
+    """The middle side x side pixels of (3, H, W), half pixels rounded down."""
+    top, left = ((n - side) // 2 for n in image.shape[1:])
+    return image[:, top : top + side, left : left + side]
+
+
+def ten_crop(image: Tensor, size: int, mean: Tensor | float = 0.0) -> Tensor:
+    """Corners and middle of (3, H, W), minus the mean (3, size, size); then their mirror images: (10, 3, size, size)."""
+    height, width = image.shape[1:]
+    places = [(0, 0), (0, width - size), (height - size, 0), (height - size, width - size)]
+    crops = [image[:, y : y + size, x : x + size] for y, x in places] + [square(image, size)]
+    crops = torch.stack(crops) - mean
+    return torch.cat([crops, crops.flip(3)])
+
+
+def score_map(net: nn.Module, x: Tensor) -> Tensor:
+    """A ResNet in fully convolutional form, its last layer a 1x1 convolution: (B, 3, H, W) -> scores (B, classes, h, w)."""
+    x = net.maxpool(relu(net.bn1(net.conv1(x))))
+    for stage in range(1, net.stages + 1):
+        x = getattr(net, f"layer{stage}")(x)
+    return conv2d(x, net.fc.weight[:, :, None, None], net.fc.bias)
+
+
+@torch.inference_mode()
+def probabilities(net: nn.Module, image: Tensor, mean: Tensor, how: str) -> Tensor:
+    """Class probabilities (classes,) of one photograph, uint8 (3, H, W), whose mean image is (3, 224, 224).
+
+    how: "centre" crop; "ten": the crops of AlexNet, out of the middle 256x256 pixels at a shorter side of 256, probabilities
+    averaged; "scales": the whole image at the shorter sides SIDES, the score map averaged at each, then the probabilities.
+    """
+    size, device = mean.shape[1], _device(net)
+    if how == "scales":
+        views = (shorter(image, side) for side in SIDES)
+        views = (x - interpolate(mean[None], x.shape[1:], mode="bilinear")[0] for x in views)
+        return torch.stack([score_map(net, x[None].to(device)).mean((2, 3)).softmax(1)[0] for x in views]).mean(0)
+    image = square(shorter(image, 256), 256) if how == "ten" else shorter(image, 256)
+    crops = ten_crop(image, size, mean) if how == "ten" else (square(image, size) - mean)[None]
+    return net(crops.to(device)).softmax(1).mean(0)
+
+
+def photograph_batches(net: nn.Module, data_dir=None, how: str = "centre") -> Iterator[tuple[Tensor, Tensor]]:
+    """Logarithms of `probabilities` (1, classes) and label (1,) of every validation photograph of an ImageFolder tree."""
+    from . import imagenet
+
+    folder = imagenet.folder_of(data_dir)
+    images, mean = imagenet.source(folder, "val"), torch.from_numpy(imagenet.statistics(folder)[0]).permute(2, 0, 1)
+    for name, label in zip(images.names, images.labels, strict=True):
+        scores = probabilities(net, imagenet.decoded(images.folder / name), mean, how)
+        yield scores.log()[None].float().cpu(), torch.tensor([label])
+
+
+def evaluate_photographs(net: nn.Module, data_dir=None, how: str = "centre") -> dict[str, float]:
+    """As `evaluate`, over the validation photographs of an ImageFolder tree, decoded one by one. how: see `probabilities`.
+
+    Raises ValueError for an unknown `how`; FileNotFoundError for no tree.
+    """
+    if how not in ("centre", "ten", "scales"):
+        raise ValueError(f"how is {how!r}: test by 'centre', 'ten' crops, or 'scales'.")
+    training = net.training
+    net.eval()
+    try:
+        logits, labels = zip(*photograph_batches(net, data_dir, how), strict=True)
+    finally:
+        net.train(training)
+    return score(torch.cat(logits), torch.cat(labels))
