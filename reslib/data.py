@@ -9,8 +9,9 @@ of zeros laid round the subtracted image; half of them are mirrored (section 4.2
 """
 
 import hashlib
-import os
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +23,10 @@ from torch import Tensor
 from . import ffcv_backend
 from .draws import epoch_draws
 from .recipes import Recipe
+from .sources import data_folder, pool, read_cifar10, read_digits
 
 BYTE = np.arange(256, dtype=np.float32) / np.float32(255)  # a pixel's value by its byte: the same bits everywhere
+AHEAD = 512  # images that a thread of the array backend makes at a time
 BACKENDS = ("auto", "ffcv", "array", "torch")
 
 
@@ -44,69 +47,6 @@ class Plan(NamedTuple):
     dy: np.ndarray  # uint8 (n,): top of the crop in the padded image
     dx: np.ndarray  # uint8 (n,): its left
     flip: np.ndarray  # uint8 (n,): 1: mirrored
-
-
-# --- finding and reading ---------------------------------------------------------------------------------------------
-
-
-def data_folder(data_dir: str | Path | None = None) -> Path:
-    """Where data are looked for: `data_dir`, else $RESLIB_DATA, else ./data, else data/ of the checkout."""
-    if data_dir is not None:
-        return Path(data_dir)
-    places = [os.environ.get("RESLIB_DATA"), "data", Path(__file__).parents[1] / "data"]
-    places = [Path(p) for p in places if p]
-    return next((p for p in places if (p / "cifar-10-batches-py").is_dir()), places[0])
-
-
-def read_cifar10(folder: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
-    """CIFAR-10's (N, 32, 32, 3) bytes and labels; downloaded by torchvision where `folder` does not hold it.
-
-    Raises FileNotFoundError if it is neither there nor to be had, ValueError naming a missing or damaged file.
-    """
-    from torchvision.datasets import CIFAR10
-    from torchvision.datasets.utils import check_integrity
-
-    base = folder / CIFAR10.base_folder
-    if not base.is_dir():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            CIFAR10(folder, download=True)
-        except (OSError, RuntimeError) as error:
-            raise FileNotFoundError(
-                f"CIFAR-10 is not in {folder.absolute()} and could not be downloaded ({error}): set RESLIB_DATA to a folder "
-                "that holds cifar-10-batches-py, or run `python -m reslib data` where there is a network."
-            ) from None
-    try:
-        part = CIFAR10(folder, train=train)
-    except RuntimeError:  # torchvision has checked every file's MD5; say which it was
-        md5s = dict([*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])])
-        bad = next((name for name, md5 in md5s.items() if not check_integrity(base / name, md5)), "batches.meta")
-        what = "is damaged (its MD5 is not CIFAR-10's)" if (base / bad).is_file() else "is missing"
-        raise ValueError(f"{base / bad} {what}: delete {base} and run `python -m reslib data` to fetch it anew.") from None
-    return part.data, np.asarray(part.targets, dtype=np.int64)
-
-
-def read_digits(train: bool) -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's 1,797 handwritten digits, 8x8 scans enlarged to (N, 16, 16, 3) bytes; every fifth is a test image."""
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    pixels = np.round(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-    pixels = pixels.repeat(2, 1).repeat(2, 2).repeat(3, 3)
-    part = (np.arange(len(labels)) % 5 == 4) != train
-    return pixels[part], labels[part].astype(np.int64)
-
-
-def pool(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Average-pooled to size x size and rounded to bytes: (N, H, W, 3) -> (N, size, size, 3)."""
-    n, h = pixels.shape[:2]
-    k = h // size
-    if k * size != h:
-        raise ValueError(f"size {size} does not divide the images' {h} pixels.")
-    if k == 1:
-        return pixels
-    sums = pixels.reshape(n, size, k, size, k, 3).sum((2, 4), dtype=np.uint16)
-    return ((sums + k * k // 2) // (k * k)).astype(np.uint8)
 
 
 @lru_cache(maxsize=8)
@@ -188,12 +128,7 @@ def kernel() -> Callable | None:
     return njit(cache=True, nogil=True)(crop_flip_subtract)
 
 
-@lru_cache(maxsize=8)
-def _byte(device: torch.device) -> Tensor:
-    return torch.from_numpy(BYTE).to(device)
-
-
-def gather(pixels: Tensor, ids: Tensor, dy: Tensor, dx: Tensor, flip: Tensor, mean: Tensor, pad: int) -> Tensor:
+def gather(pixels: Tensor, ids: Tensor, dy: Tensor, dx: Tensor, flip: Tensor, mean: Tensor, pad: int, byte: Tensor) -> Tensor:
     """The same as one indexed gather, on any device: uint8 (N, H, W, 3) -> float32 (B, 3, H, W), channels_last."""
     height, width = pixels.shape[1:3]
     y, x = torch.arange(height, device=pixels.device), torch.arange(width, device=pixels.device)
@@ -201,25 +136,55 @@ def gather(pixels: Tensor, ids: Tensor, dy: Tensor, dx: Tensor, flip: Tensor, me
     columns = torch.where(flip[:, None].bool(), width - 1 - x, x) + dx[:, None].long() - pad  # (B, W)
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     rows, columns = rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
-    out = _byte(pixels.device)[pixels[ids[:, None, None], rows, columns].int()] - mean[rows, columns]  # (B, H, W, 3)
+    out = byte[pixels[ids[:, None, None], rows, columns].int()] - mean[rows, columns]  # (B, H, W, 3)
     return out.masked_fill(~inside[..., None], 0.0).permute(0, 3, 1, 2)
 
 
+_resident: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}  # (sha256, device) -> pixels and labels there
+
+
+def resident(images: Images, device) -> tuple[Tensor, Tensor]:
+    """A part's pixels (uint8) and labels on a device, copied there once in a process."""
+    key = images.sha256, str(device)
+    if key not in _resident:
+        _resident[key] = torch.from_numpy(images.pixels).to(device), torch.from_numpy(images.labels).to(device)
+    return _resident[key]
+
+
 def array_batches(images: Images, plan: Plan, mean: np.ndarray, pad: int, batch: int, device) -> Iterator:
-    """The whole set in memory: a batch is one kernel call on the CPU, one gather on a GPU."""
+    """The whole set in memory: a batch is one gather on a GPU, one kernel call on the CPU, a few batches ahead in two threads.
+
+    The threads end with the iterator, when it is closed or dropped; what one of them raises reaches the caller.
+    """
     crop = kernel() if torch.device(device).type == "cpu" else None
-    if crop is None:
-        pixels, labels, centre = (torch.from_numpy(a).to(device) for a in (images.pixels, images.labels, mean))
-        whole = [torch.from_numpy(a).to(device) for a in plan]
+    if crop is None:  # the plan too lies on the device: a step copies nothing and waits for nothing
+        pixels, labels = resident(images, device)
+        centre, byte, *whole = (torch.from_numpy(a).to(device) for a in (mean, BYTE, *plan))
         for i in range(0, len(plan.ids), batch):
             ids, dy, dx, flip = (a[i : i + batch] for a in whole)
-            yield gather(pixels, ids, dy, dx, flip, centre, pad), labels[ids]
+            yield gather(pixels, ids, dy, dx, flip, centre, pad, byte), labels[ids]
         return
-    for i in range(0, len(plan.ids), batch):
-        ids, dy, dx, flip = (a[i : i + batch] for a in plan)
-        out = np.empty((len(ids), *images.pixels.shape[1:]), np.float32)
-        crop(images.pixels, ids, dy, dx, flip, mean, pad, out)
-        yield torch.from_numpy(out).permute(0, 3, 1, 2), torch.from_numpy(images.labels[ids])
+
+    def some(first: int) -> list[tuple[Tensor, Tensor]]:
+        made = []
+        for i in range(first, min(first + group, len(plan.ids)), batch):
+            ids, dy, dx, flip = (a[i : i + batch] for a in plan)
+            out = np.empty((len(ids), *images.pixels.shape[1:]), np.float32)
+            crop(images.pixels, ids, dy, dx, flip, mean, pad, out)
+            made.append((torch.from_numpy(out).permute(0, 3, 1, 2), torch.from_numpy(images.labels[ids])))
+        return made
+
+    group = max(1, AHEAD // batch) * batch
+    threads, pending = ThreadPoolExecutor(2, "array"), deque()
+    try:
+        for first in range(0, len(plan.ids), group):
+            pending.append(threads.submit(some, first))
+            if len(pending) > 2:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 class _Samples(torch.utils.data.Dataset):

@@ -22,8 +22,9 @@ class ResidentStep:
         self.recipe, self.net, self.optimizer, self.train_step = recipe, net, optimizer, train_step
         self.device = next(net.parameters()).device
         part = data.images(recipe, train=True, data_dir=data_dir)
-        on_device = (part.pixels, part.labels, data.mean_image(recipe, data_dir))
-        self.pixels, self.labels, self.mean = (torch.from_numpy(a).to(self.device) for a in on_device)
+        self.pixels, self.labels = data.resident(part, self.device)
+        centre = data.mean_image(recipe, data_dir)
+        self.mean, self.byte = (torch.from_numpy(a).to(self.device) for a in (centre, data.BYTE))
         self.samples = data.split_ids(recipe, "train", len(part.labels))
         self.batches = len(self.samples) // recipe.batch  # an epoch's
         if not self.batches:
@@ -51,7 +52,7 @@ class ResidentStep:
 
     def iteration(self) -> tuple[Tensor, Tensor]:
         ids, dy, dx, flip = (column.index_select(0, self.row)[0] for column in self.plan)
-        images = data.gather(self.pixels, ids, dy, dx, flip, self.mean, self.recipe.pad)
+        images = data.gather(self.pixels, ids, dy, dx, flip, self.mean, self.recipe.pad, self.byte)
         result = self.train_step(images, self.labels[ids])
         self.row += 1
         return result
