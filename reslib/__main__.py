@@ -184,6 +184,33 @@ def machine(device: str) -> str:
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
+@bench_app.command()
+def load(
+    data_dir: Annotated[Path | None, typer.Option(help="holds CIFAR-10; default: $RESLIB_DATA, else ./data")] = None,
+    imagenet: Annotated[
+        Path | None, typer.Option(help="an ImageFolder tree of photographs at full size, to be measured too")
+    ] = None,
+    rounds: int = 5,
+    seconds: Annotated[float, typer.Option(help="for each loader in each round")] = 1.5,
+    workers: Annotated[str, typer.Option(help="to try, e.g. 1,2,4; torchvision also without")] = "1,2",
+    device: str = "cpu",
+    write: Annotated[Path | None, typer.Option(help="folder for the record, e.g. notebooks/records/bench")] = None,
+):
+    """The loaders against plain torchvision + DataLoader, in turn, in one run."""
+    from . import bench_load
+    from .parameters import whole_numbers
+
+    if rounds < 1 or seconds <= 0:
+        raise ValueError(f"rounds is {rounds} and seconds {seconds}: both must be above 0.")
+    counts = [n for n in whole_numbers(workers) if n]
+    record = bench_load.run(data_dir, imagenet, rounds, seconds, counts or [1], device)
+    machine = record["environment"]
+    print(f"{machine['device']}, {machine['cores']} cores, torch {machine['torch']}, batch 128, median of {rounds} rounds\n\n"
+          f"{bench_load.table(record)}")  # fmt: skip
+    if write:
+        print(f"\n{bench_load.write(record, write)}")
+
+
 @app.command()
 def claims(
     write: Annotated[Path | None, typer.Option(help="put the table into this file, between its claims marks")] = None,

@@ -1,9 +1,24 @@
 """The small data sets as bytes: CIFAR-10 (looked for, downloaded, checked), and the embedded digits."""
 
+import hashlib
 import os
+import pickle
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
+
+PARTS = {True: "data_batch", False: "test_batch"}
+MD5 = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+    "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
+}
+"""Of CIFAR-10's files: the five of the training part, the test part, the names of the classes."""
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path:
@@ -15,16 +30,29 @@ def data_folder(data_dir: str | Path | None = None) -> Path:
     return next((p for p in places if (p / "cifar-10-batches-py").is_dir()), places[0])
 
 
+@lru_cache
+def check_cifar10(base: Path) -> None:
+    """Raises ValueError, naming the first file of CIFAR-10's folder that is missing or damaged."""
+    for name, md5 in MD5.items():
+        try:
+            with open(base / name, "rb") as file:
+                if hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest() == md5:
+                    continue
+            what = "is damaged (its MD5 is not CIFAR-10's)"
+        except FileNotFoundError:
+            what = "is missing"
+        raise ValueError(f"{base / name} {what}: delete {base} and run `python -m reslib data` to fetch it anew.")
+
+
 def read_cifar10(folder: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
     """CIFAR-10's (N, 32, 32, 3) bytes and labels; downloaded by torchvision where `folder` does not hold it.
 
     Raises FileNotFoundError if it is neither there nor to be had, ValueError naming a missing or damaged file.
     """
-    from torchvision.datasets import CIFAR10
-    from torchvision.datasets.utils import check_integrity
-
-    base = folder / CIFAR10.base_folder
+    base = folder / "cifar-10-batches-py"
     if not base.is_dir():
+        from torchvision.datasets import CIFAR10  # a second and a half to import: only where it is needed
+
         try:
             folder.mkdir(parents=True, exist_ok=True)
             CIFAR10(folder, download=True)
@@ -33,14 +61,10 @@ def read_cifar10(folder: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
                 f"CIFAR-10 is not in {folder.absolute()} and could not be downloaded ({error}): set RESLIB_DATA to a folder "
                 "that holds cifar-10-batches-py, or run `python -m reslib data` where there is a network."
             ) from None
-    try:
-        part = CIFAR10(folder, train=train)
-    except RuntimeError:  # torchvision has checked every file's MD5; say which it was
-        md5s = dict([*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])])
-        bad = next((name for name, md5 in md5s.items() if not check_integrity(base / name, md5)), "batches.meta")
-        what = "is damaged (its MD5 is not CIFAR-10's)" if (base / bad).is_file() else "is missing"
-        raise ValueError(f"{base / bad} {what}: delete {base} and run `python -m reslib data` to fetch it anew.") from None
-    return part.data, np.asarray(part.targets, dtype=np.int64)
+    check_cifar10(base)
+    parts = [pickle.loads((base / name).read_bytes(), encoding="latin1") for name in MD5 if name.startswith(PARTS[train])]
+    pixels = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return pixels, np.concatenate([part["labels"] for part in parts]).astype(np.int64)
 
 
 def read_digits(train: bool) -> tuple[np.ndarray, np.ndarray]:

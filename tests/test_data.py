@@ -108,6 +108,19 @@ def test_digits_need_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_reading_is_torchvisions(cifar):
+    from torchvision.datasets import CIFAR10
+
+    from reslib import sources
+
+    known = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
+    assert list(sources.MD5.items()) == [tuple(pair) for pair in known]
+    for train in (True, False):
+        pixels, labels = sources.read_cifar10(cifar, train)
+        theirs = CIFAR10(cifar, train=train)
+        assert np.array_equal(pixels, theirs.data) and labels.tolist() == theirs.targets
+
+
 def copy_of(cifar, folder):
     base = folder / "cifar-10-batches-py"
     base.mkdir()
