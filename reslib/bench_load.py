@@ -6,7 +6,6 @@ within a round, to the best of torchvision's worker counts in that round, and it
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -85,7 +84,7 @@ def cifar_contenders(data_dir, workers: list[int], device: str) -> Contenders:
     for recipe in (CIFAR, CIFAR.at("pocket")):
         part = f"CIFAR-10, {recipe.size} px"
         where = dict(recipe=recipe, data_dir=data_dir, device=device)
-        found[part, "array", 0] = lambda where=where: _ours(**where, backend="array")
+        found[part, "array", 2 if device == "cpu" else 0] = lambda where=where: _ours(**where, backend="array")
         if ffcv_backend.available() and device == "cpu":
             found |= {(part, "ffcv", w): lambda w=w, where=where: _ours(**where, backend="ffcv", workers=w) for w in workers}
     found["CIFAR-10, 32 px", "torch", 0] = lambda: _ours(CIFAR, data_dir=data_dir, device=device, backend="torch", workers=0)
@@ -149,7 +148,8 @@ def first_batch(backend: str, data_dir: str, imagenet: bool) -> dict:
 
 def first_batches(backend: str, data_dir: Path, imagenet: bool = False) -> list[dict]:
     """`first_batch` in two fresh processes: with nothing compiled before, and with the kernels cached by the first."""
-    code = (f"import json, reslib.bench_load as b; print(json.dumps(b.first_batch({backend!r}, {str(data_dir)!r}, {imagenet})))")  # fmt: skip
+    call = f"first_batch({backend!r}, {str(data_dir)!r}, {imagenet})"
+    code = f"import json; from reslib import bench_load; print(json.dumps(bench_load.{call}))"
     with tempfile.TemporaryDirectory() as cache:
         environ = {**os.environ, "NUMBA_CACHE_DIR": cache, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         rows = []
@@ -194,8 +194,8 @@ def run(data_dir=None, photographs: Path | None = None, rounds: int = 5, seconds
             sizes = [dict(zip(("mode", "side", "bytes", "GB"), row, strict=True)) for row in photos.disk_sizes(tree)]
         rows = measure(contenders, rounds, seconds, device)
     machine = environment(torch.device(device), torch.get_num_threads()) | {"cores": os.cpu_count()}
-    return {"schema": SCHEMA, "kind": "bench load", "start": start, "rounds": rounds, "seconds": seconds, "environment": machine,
-            "rows": rows, "fresh": fresh, "pixel_differences": gaps, "disk": sizes}  # fmt: skip
+    about = dict(schema=SCHEMA, kind="bench load", start=start, rounds=rounds, seconds=seconds, environment=machine)
+    return about | dict(photographs=photographs and len(tree.names), rows=rows, fresh=fresh, pixel_differences=gaps, disk=sizes)
 
 
 def write(record: dict, folder: str | Path) -> Path:
@@ -242,7 +242,8 @@ def table(record: dict) -> str:
     lines = ["| images | loader | workers | images/s (lowest to highest) | times the best torchvision (lowest to highest) |",
              "|---|---|---|---|---|"]  # fmt: skip
     for row in frame(record).itertuples():
-        lines.append(f"| {row.set} | {row.loader} | {row.workers} | {row.median:,.0f} ({row.lowest:,.0f} to {row.highest:,.0f}) "
+        speed = f"{row.median:,.0f} ({row.lowest:,.0f} to {row.highest:,.0f})"
+        lines.append(f"| {row.set} | {row.loader} | {row.workers} | {speed} "
                      f"| {row.ratio:.1f} ({row.ratio_lowest:.1f} to {row.ratio_highest:.1f}) |")  # fmt: skip
     lines += ["", "| images | loader | process | first batch, s | resident memory, GB |", "|---|---|---|---|---|"]
     lines += [f"| {r['set']} | {r['loader']} | {r['process']} | {r['first_batch']} | {r['memory']} |" for r in record["fresh"]]
@@ -254,10 +255,3 @@ def table(record: dict) -> str:
         lines += ["", "| stored as | kB an image | GB for all of ImageNet |", "|---|---|---|"]
         lines += [f"| {r['mode']} {r['side']} | {r['bytes'] / 1e3:.0f} | {r['GB']:,.0f} |" for r in record["disk"]]
     return "\n".join(lines)
-
-
-def middle(record: dict, part: str, loader: str) -> float:
-    """The best median ratio of a loader over its worker counts."""
-    found = frame(record)
-    values = found[(found["set"] == part) & (found["loader"] == loader)]["ratio"]
-    return statistics.fmean([values.max()])
