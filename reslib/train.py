@@ -106,6 +106,9 @@ def train(recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume
     SIGTERM stop a run after its iteration, with a checkpoint. Raises as `data.loader`; ValueError for a damaged checkpoint or
     record, or a run that another process is at; FloatingPointError if the loss is no longer finite.
     """
+    if recipe.data == "imagenet":
+        raise ValueError("train() carries out CIFAR recipes; for ImageNet there are the nets, `reslib.loader` and the tests of "
+                         "reslib.testing.")  # fmt: skip
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     with locked(out_dir / f"{recipe.name}.lock"):

@@ -114,6 +114,12 @@ def test_caffes_momentum(tmp_path):
     assert abs(pytorch.final["test_loss"] - loss) > 10 * abs(caffe.final["test_loss"] - loss)
 
 
+def test_imagenet_is_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(ValueError, match="carries out CIFAR recipes"):
+        reslib.train(reslib.IMAGENET, out_dir=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_bn_without_decay_and_over_half_a_batch():
     net = TINY.net()
     decayed, free = train.optimizer_for(replace(TINY, decay_bn=False), net).param_groups
