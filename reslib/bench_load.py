@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from . import bench, data, ffcv_backend
 from .recipes import CIFAR, IMAGENET, Recipe
 from .records import environment
+from .records import folder as records_folder
 
 SCHEMA = 1
 FILES = {"raw 480": ("raw", 480), "jpg 480": ("jpg", 480), "raw 256": ("raw", 256)}  # mode, shorter side of photographs
@@ -178,12 +179,12 @@ def run(data_dir=None, photographs: Path | None = None, rounds: int = 5, seconds
     workers, start = list(workers), datetime.now(UTC).isoformat(timespec="seconds")
     with tempfile.TemporaryDirectory() as folder:
         contenders, folder = cifar_contenders(data_dir, workers, device), Path(folder)
-        fresh, gaps, sizes = [], [], []
+        fresh, gaps, sizes, colours = [], [], [], None
         backends = ["array", "ffcv"] if ffcv_backend.available() else ["array"]
         for backend in backends:
             fresh += first_batches(backend, data.data_folder(data_dir).absolute())
         if photographs is not None:
-            from . import convert, photos
+            from . import convert, imagenet, photos
 
             tree = photos.tree(photographs, "train")
             for name, kind in FILES.items():
@@ -191,11 +192,15 @@ def run(data_dir=None, photographs: Path | None = None, rounds: int = 5, seconds
             contenders |= photograph_contenders(tree, folder, workers, device, min(64, len(tree.names)))
             fresh += first_batches("ffcv", folder / "raw 480", imagenet=True)
             gaps = [differences(photographs, folder, name) for name in ("raw 480", "jpg 480")]
+            values, vectors = imagenet.components(imagenet.statistics(folder / "raw 480")[1])
+            cosines = np.abs((vectors * imagenet.PUBLISHED).sum(0)).round(4)
+            colours = dict(eigenvalues=values.round(4).tolist(), cosines_to_published=cosines.tolist())
             sizes = [dict(zip(("mode", "side", "bytes", "GB"), row, strict=True)) for row in photos.disk_sizes(tree)]
         rows = measure(contenders, rounds, seconds, device)
     machine = environment(torch.device(device), torch.get_num_threads()) | {"cores": os.cpu_count()}
     about = dict(schema=SCHEMA, kind="bench load", start=start, rounds=rounds, seconds=seconds, environment=machine)
-    return about | dict(photographs=photographs and len(tree.names), rows=rows, fresh=fresh, pixel_differences=gaps, disk=sizes)
+    about |= dict(photographs=photographs and len(tree.names), colours=colours, disk=sizes)
+    return about | dict(rows=rows, fresh=fresh, pixel_differences=gaps)
 
 
 def write(record: dict, folder: str | Path) -> Path:
@@ -207,6 +212,15 @@ def write(record: dict, folder: str | Path) -> Path:
     part.write_text(json.dumps(record, indent=1) + "\n")
     os.replace(part, path)
     return path
+
+
+def newest() -> Path:
+    """The newest recorded benchmark. Raises FileNotFoundError, with the command that makes one, if there is none."""
+    where = records_folder() / "bench"
+    found = sorted(where.glob("load-*.json"), key=lambda p: (p.stem[-10:], p.name))
+    if not found:
+        raise FileNotFoundError(f"no benchmark in {where}: make one with `python -m reslib bench load --write {where}`.")
+    return found[-1]
 
 
 def read(path: str | Path) -> dict:

@@ -16,6 +16,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -71,7 +72,8 @@ def _shard(folder: Path, names: list[str], labels: np.ndarray, mode: str, side: 
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed ends too."""
+    """A worker whose parent was killed ends too; Ctrl-C is the parent's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
@@ -115,15 +117,17 @@ def check(images: Tree, part: str, folder: Path, jobs: int) -> list[tuple[int, i
             return kept["images"]
     tasks = {i: (images.folder, images.names[i : i + SHARD]) for i in range(0, len(images.names), SHARD)}
     found = {}
-    with tqdm(total=len(images.names), desc=f"checking {part}", unit="image") as bar:
-        for key, result in _parallel(look, tasks, jobs, lambda i: str(images.folder / images.names[i])):
+    done = contextlib.closing(_parallel(look, tasks, jobs, lambda i: str(images.folder / images.names[i])))
+    with done as done, tqdm(total=len(images.names), desc=f"checking {part}", unit="image") as bar:
+        for key, result in done:
             found[key] = result
             bar.update(len(result))
     checked = [row for key in sorted(found) for row in found[key]]
     if not any(row[3] for row in checked):
-        folder.mkdir(parents=True, exist_ok=True)
-        with _renamed(note) as file:
-            file.write(json.dumps({"schema": SCHEMA, "source": images.sha256, "images": checked}).encode())
+        with contextlib.suppress(OSError):  # a full disk is met, and named, soon enough
+            folder.mkdir(parents=True, exist_ok=True)
+            with _renamed(note) as file:
+                file.write(json.dumps({"schema": SCHEMA, "source": images.sha256, "images": checked}).encode())
     return checked
 
 
@@ -135,8 +139,10 @@ def convert(source: str | Path, out: str | Path, part: str, mode: str = "jpg", s
     FileNotFoundError for no tree; ValueError for unreadable files (all listed on stdout) and bad arguments; OSError if a
     worker dies (finished parts are kept) or the disk is full (nothing is kept). Each names the file.
     """
-    if mode not in MODES or side < CENTRE[1] or (jobs or 1) < 1:
-        raise ValueError(f"mode {mode!r} is not raw or jpg, or short side {side} < {CENTRE[1]} pixels, or jobs {jobs} < 1.")
+    if mode not in MODES or not CENTRE[1] <= side <= 480 or (jobs or 1) < 1:
+        raise ValueError(
+            f"mode {mode!r} is not raw or jpg, or short side {side} not between {CENTRE[1]} and 480, or jobs {jobs} < 1."
+        )
     path = Path(out) / "beton" / f"imagenet-{part}-{mode}-{side}.beton"
     if not ffcv_backend.available():
         raise ImportError(f"{path} needs FFCV, which is not installed or lacks its libraries: use backend='torch'.")
@@ -145,7 +151,7 @@ def convert(source: str | Path, out: str | Path, part: str, mode: str = "jpg", s
     bad = [i for i, row in enumerate(checked) if row[3]]
     for i in bad:
         print(f"unreadable: {images.folder / images.names[i]} ({checked[i][3]})")
-    if bad and not skip_unreadable:
+    if len(bad) == len(checked) or (bad and not skip_unreadable):
         raise ValueError(f"{len(bad)} of {len(checked):,} files cannot be read, {images.folder / images.names[bad[0]]} first: "
                          "mend or remove them, or leave them out with --skip-unreadable.")  # fmt: skip
     keep = np.array([i for i, row in enumerate(checked) if not row[3]], np.int64)
@@ -192,9 +198,9 @@ def _write(images: Tree, keep: np.ndarray, key: dict, report: dict, path: Path, 
                     notes[k]) for k in range(made, len(shards)) if not (notes[k].exists() and pages[k].exists())}  # fmt: skip
         for k in todo:
             notes[k].unlink(missing_ok=True)
-        finished = chain([None], _parallel(_shard, todo, jobs, lambda k: str(images.folder / images.names[shards[k][0]])))
-        with tqdm(total=len(keep), desc=path.name, unit="image") as bar:
-            for _ in finished:
+        finished = contextlib.closing(_parallel(_shard, todo, jobs, lambda k: str(images.folder / images.names[shards[k][0]])))
+        with finished as finished, tqdm(total=len(keep), desc=path.name, unit="image") as bar:
+            for _ in chain([None], finished):
                 while made < len(shards) and notes[made].exists() and pages[made].exists():
                     whole.seek(place)
                     with open(pages[made], "rb") as shard:

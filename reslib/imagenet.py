@@ -33,6 +33,10 @@ PUBLISHED = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-
 """Colour components of ImageNet as they are passed on (in columns): AlexNet's code, by way of facebook/fb.resnet.torch."""
 
 
+PUBLISHED_VALUES = np.array([0.2175, 0.0188, 0.0045])
+"""And their eigenvalues, for pixels in [0, 1]."""
+
+
 class Plan(NamedTuple):
     """Which samples come in which order, and how each is cropped, mirrored and tinted: the same for all backends."""
 
@@ -126,7 +130,7 @@ def statistics(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         pass
     except Exception as error:  # a broken zip file has many ways to fail
         raise ValueError(f"{path} is damaged ({error}): delete it, it is made again from the photographs.") from None
-    images = tree(folder, "train")
+    images = source(folder, "train")
     ids = np.linspace(0, len(images.names) - 1, min(SAMPLE, len(images.names))).astype(np.int64)
     total, moments = torch.zeros(CENTRE[1], CENTRE[1], 3, dtype=torch.double), torch.zeros(3, 3, dtype=torch.double)
     for i in tqdm(ids, desc="mean image", unit="image"):
@@ -161,7 +165,8 @@ def loader(recipe: Recipe, split: str, *, data_dir, epoch: int, start_batch: int
     scales = recipe.short_side if augment and recipe.short_side else (CENTRE[0], CENTRE[0])
     if backend == "ffcv":
         path = stored(folder, part, scales[1])
-        files, count = beton.opened(path), len(beton.opened(path))
+        files = beton.opened(path)
+        count = len(files)
     else:
         files = source(folder, part)
         count = len(files.names)

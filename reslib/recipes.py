@@ -166,5 +166,14 @@ DEPARTURES = (
     ("He initialisation", "by fan-in or fan-out", "fan-in, the fully connected layer included"),
     ("warm-up", "whether its steps count among the 64k", "they do"),
     ("zero channels", "where option A puts them", "after the copied ones (the same function up to a permutation)"),
+    ("ImageNet's mean image", "the mean of which pixels", "of 224x224 centre crops at a shorter side of 256"),
+    ("colour augmentation", "in which units an eigenvalue is meant", "of the covariance of pixels in [0, 1]"),
+    ("resizing", "how, and when", "ffcv: the crop alone, at whole pixels, by area; torch: the photograph, antialiased"),
+    ("10-crop", "of the whole photograph or a square", "of the middle 256x256 pixels, as AlexNet's; probabilities averaged"),
+    (
+        "multi-scale test",
+        "which scores are averaged",
+        "the score map at each scale, then the scales' probabilities; no mirror images",
+    ),
 )
 """Where the paper is silent or ambiguous: what, the question, what is done here."""

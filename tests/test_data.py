@@ -1,6 +1,7 @@
 """Batches: the three backends agree bit for bit on real images, the pixels are what section 4.2 says, bad files are named."""
 
 import importlib
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -171,3 +172,34 @@ def test_bad_arguments_are_named(arguments, says):
     split, backend = (*arguments, "auto")[:2]
     with pytest.raises(ValueError, match=says):
         reslib.loader(DIGITS, split, backend=backend)
+
+
+@pytest.mark.parametrize("how", ["break", "error"])
+def test_a_hundred_array_epochs_left_early_leave_no_thread(how):
+    threads = threading.active_count()
+    for epoch in range(100):
+        try:
+            for _ in reslib.loader(DIGITS, "train", epoch=epoch, backend="array"):
+                if how == "break":
+                    break
+                raise KeyError
+        except KeyError:
+            pass
+    assert threading.active_count() == threads
+
+
+def test_an_error_in_an_array_thread_reaches_the_caller(monkeypatch):
+    def fails(*_):
+        raise ZeroDivisionError("in the kernel")
+
+    monkeypatch.setattr(data, "kernel", lambda: fails)
+    with pytest.raises(ZeroDivisionError, match="in the kernel"):
+        batches(DIGITS, backend="array")
+
+
+def test_a_resident_set_is_copied_once(monkeypatch):
+    monkeypatch.setattr(data, "kernel", lambda: None)
+    monkeypatch.setattr(data, "_resident", {})
+    first = batches(DIGITS, n=2, backend="array")
+    there = next(iter(data._resident.values()))
+    assert same(first, batches(DIGITS, n=2, backend="array")) and list(data._resident.values()) == [there]

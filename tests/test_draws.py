@@ -63,4 +63,5 @@ def test_colours_are_independent_normal_numbers():
     assert np.abs(np.corrcoef(draws.colour.T)[np.triu_indices(3, 1)]).max() < 4 / np.sqrt(100_000)
     squares = np.corrcoef(draws.colour.T**2)[np.triu_indices(3, 1)]  # two of them share a radius: independent all the same
     assert np.abs(squares).max() < 4 / np.sqrt(100_000)
+    assert not np.array_equal(photo_draws(6, 7, 9, (256, 480), 0.1).colour, photo_draws(5, 8, 9, (256, 480), 0.1).colour)
     assert not photo_draws(5, 7, 10, (256, 480), 0.0).colour.any()

@@ -585,6 +585,37 @@ def test_threads_of_torch_stay_and_batches_may_be_kept(converted):
         next(got)
 
 
+@needs_ffcv
+def test_two_live_iterators_do_not_meet_under_numbas_worst_threading_layer(converted, cifar, tmp_path):
+    """Its "workqueue" aborts the interpreter when two of FFCV's loaders run at once."""
+    (tmp_path / "cifar-10-batches-py").symlink_to(cifar / "cifar-10-batches-py")
+    code = f"""if True:
+        import torch, reslib
+        from dataclasses import replace
+        recipe = replace(reslib.IMAGENET, batch=5)
+        one, two = (iter(reslib.loader(recipe, "train", data_dir={str(converted)!r}, epoch=e, workers=2)) for e in (0, 0))
+        cifar = iter(reslib.loader(reslib.CIFAR.at("pocket"), "train", data_dir={str(tmp_path)!r}, backend="ffcv", workers=2))
+        for _ in range(3):
+            (x, _), (u, _), (c, _) = next(one), next(two), next(cifar)
+            assert torch.equal(x, u) and c.shape == (128, 3, 16, 16)
+    """
+    environ = {**os.environ, "NUMBA_THREADING_LAYER": "workqueue"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, timeout=120)
+    assert run.returncode == 0, run.stderr
+
+
+@needs_ffcv
+def test_evaluation_loses_no_image_and_ids_are_checked(converted):
+    assert [len(y) for _, y in batches(converted, augment=False)] == [5, 5, 5, 1]
+    path = imagenet.stored(converted, "train", 480)
+    rows = beton.opened(path)
+    for bad in (-1, 16):
+        zero = np.zeros(1, np.uint8)
+        plan = imagenet.Plan(np.array([bad]), zero.astype(np.uint16) + 256, zero, zero, zero, np.zeros((1, 3), np.float32))
+        with pytest.raises(ValueError, match="ids are not from 0 to 15"):
+            next(imagenet.ffcv_batches(path, rows, plan, np.zeros((224, 224, 3), np.float32), 1, 1))
+
+
 # --- distributions ---------------------------------------------------------------------------------------------------
 
 
