@@ -192,8 +192,8 @@ def run(data_dir=None, photographs: Path | None = None, rounds: int = 5, seconds
             contenders |= photograph_contenders(tree, folder, workers, device, min(64, len(tree.names)))
             fresh += first_batches("ffcv", folder / "raw 480", imagenet=True)
             gaps = [differences(photographs, folder, name) for name in ("raw 480", "jpg 480")]
-            values, vectors = imagenet.components(imagenet.statistics(folder / "raw 480")[1])
-            cosines = np.abs((vectors * imagenet.PUBLISHED).sum(0)).round(4)
+            values, vectors = photos.components(imagenet.statistics(folder / "raw 480")[1])
+            cosines = np.abs((vectors * photos.PUBLISHED).sum(0)).round(4)
             colours = dict(eigenvalues=values.round(4).tolist(), cosines_to_published=cosines.tolist())
             sizes = [dict(zip(("mode", "side", "bytes", "GB"), row, strict=True)) for row in photos.disk_sizes(tree)]
         rows = measure(contenders, rounds, seconds, device)

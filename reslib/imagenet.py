@@ -8,7 +8,6 @@ own Loader is not used: it lays out tables of all samples in Python, and its thr
 """
 
 import os
-import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -18,23 +17,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import beton, ffcv_backend
 from .draws import photo_draws
 from .ffcv_backend import _first, _renamed
-from .photos import CENTRE, Tree, tree
+from .photos import CENTRE, Tree, components, decoded, tree
 from .recipes import Recipe
 
 SAMPLE = 10_000  # photographs, evenly spread, that the mean image is of where no .beton file was written
-PUBLISHED = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
-"""Colour components of ImageNet as they are passed on (in columns): AlexNet's code, by way of facebook/fb.resnet.torch."""
-
-
-PUBLISHED_VALUES = np.array([0.2175, 0.0188, 0.0045])
-"""And their eigenvalues, for pixels in [0, 1]."""
 
 
 class Plan(NamedTuple):
@@ -66,13 +58,6 @@ def rectangle(scale, top, left, height, width, size: int) -> Rectangle:
     short = np.minimum(height, width)
     tall, wide = height * scale // short, width * scale // short
     return Rectangle((top * (tall - size + 1)) >> 32, (left * (wide - size + 1)) >> 32, tall, wide)
-
-
-def components(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues (3,), the largest first, and unit eigenvectors in columns (3, 3), of the covariance of RGB in [0, 1]."""
-    values, vectors = np.linalg.eigh(covariance)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    return values, vectors * np.sign(vectors.sum(0))
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------
@@ -193,13 +178,24 @@ def loader(recipe: Recipe, split: str, *, data_dir, epoch: int, start_batch: int
 
 def flip_subtract_tint(pixels, flip, mean, shift, out):
     """out = pixels / 255 - mean, mirrored where flip is 1, + shift: uint8 (B, H, W, 3) to float32, compiled by `kernel()`."""
-    for b in range(len(pixels)):
-        width = pixels.shape[2]
-        for y in range(pixels.shape[1]):
-            for x in range(width):
-                to = width - 1 - x if flip[b] else x
-                for c in range(3):
-                    out[b, y, to, c] = np.float32(pixels[b, y, x, c]) / np.float32(255) - mean[y, x, c] + shift[b, c]
+    n, height, width = pixels.shape[:3]
+    rows, target, centre = (
+        pixels.reshape(n, height, 3 * width),
+        out.reshape(n, height, 3 * width),
+        mean.reshape(height, 3 * width),
+    )
+    tint = np.empty(3 * width, np.float32)
+    for b in range(n):
+        for x in range(width):
+            tint[3 * x : 3 * x + 3] = shift[b]
+        for y in range(height):
+            to, source, minus = target[b, y], rows[b, y], centre[y]
+            for k in range(3 * width):
+                to[k] = np.float32(source[k]) / np.float32(255) - minus[k] + tint[k]
+            if flip[b]:
+                for x in range(width // 2):
+                    for c in range(3):
+                        to[3 * x + c], to[3 * (width - 1 - x) + c] = to[3 * (width - 1 - x) + c], to[3 * x + c]
 
 
 @cache
@@ -278,17 +274,6 @@ def view(path: Path, scale: int, top: int, left: int, size: int) -> Tensor:
     place = rectangle(scale, top, left, *image.shape[1:], size)
     image = functional.resize(image, [int(place.height), int(place.width)], antialias=True)
     return functional.crop(image, int(place.top), int(place.left), size, size)
-
-
-def decoded(path: Path) -> Tensor:
-    """A photograph's pixels, uint8 (3, H, W), RGB whatever the file has. ValueError, naming it, if it cannot be decoded."""
-    from torchvision.transforms.v2.functional import pil_to_tensor
-
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:  # PIL warns of odd EXIF data
-            return pil_to_tensor(image.convert("RGB"))
-    except Exception as error:  # PIL raises many kinds for broken files
-        raise ValueError(f"{path} cannot be decoded ({error}): mend or remove it.") from None
 
 
 class _Photos(torch.utils.data.Dataset):

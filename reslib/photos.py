@@ -1,4 +1,4 @@
-"""Photographs in an ImageFolder tree: which there are, whether they can be read, and what is kept of them."""
+"""Photographs in an ImageFolder tree: which there are, whether they can be read, what is kept of them, their colours."""
 
 import hashlib
 import io
@@ -9,12 +9,21 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from .beton import PAGE
 
 IMAGENET_TRAIN = 1_281_167  # photographs in ILSVRC 2012's training set
 QUALITY = 90  # of a JPEG that has to be made anew, FFCV's default
 CENTRE = (256, 224)  # pixels: the shorter side and the centre crop of it that the mean image is of
+
+
+PUBLISHED = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+"""Colour components of ImageNet as they are passed on (in columns): AlexNet's code, by way of facebook/fb.resnet.torch."""
+
+
+PUBLISHED_VALUES = np.array([0.2175, 0.0188, 0.0045])
+"""And their eigenvalues, for pixels in [0, 1]."""
 
 
 class Tree(NamedTuple):
@@ -115,6 +124,24 @@ def centre(pixels: np.ndarray) -> np.ndarray:
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     top, left = (size[1] - crop) // 2, (size[0] - crop) // 2
     return small[top : top + crop, left : left + crop]
+
+
+def components(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues (3,), the largest first, and unit eigenvectors in columns (3, 3), of the covariance of RGB in [0, 1]."""
+    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    return values, vectors * np.sign(vectors.sum(0))
+
+
+def decoded(path: Path) -> Tensor:
+    """A photograph's pixels, uint8 (3, H, W), RGB whatever the file has. ValueError, naming it, if it cannot be decoded."""
+    from torchvision.transforms.v2.functional import pil_to_tensor
+
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:  # PIL warns of odd EXIF data
+            return pil_to_tensor(image.convert("RGB"))
+    except Exception as error:  # PIL raises many kinds for broken files
+        raise ValueError(f"{path} cannot be decoded ({error}): mend or remove it.") from None
 
 
 def disk_sizes(images: Tree, modes=(("jpg", 480), ("jpg", 256), ("raw", 480), ("raw", 256))) -> list[tuple]:

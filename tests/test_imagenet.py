@@ -375,9 +375,9 @@ def test_the_mean_image_and_the_colour_components(photographs, tmp_path):
     assert np.allclose(np.cov(crops.permute(1, 0, 2, 3).reshape(3, -1).numpy()), covariance, atol=1e-4)
     again = imagenet.statistics(tmp_path)
     assert np.array_equal(mean, again[0])
-    values, vectors = imagenet.components(covariance)
+    values, vectors = photos.components(covariance)
     assert values[0] > values[1] > values[2] > 0
-    assert np.abs((vectors * imagenet.PUBLISHED).sum(0)).min() > 0.95
+    assert np.abs((vectors * photos.PUBLISHED).sum(0)).min() > 0.95
 
 
 def centre_crop(image: torch.Tensor) -> torch.Tensor:
@@ -621,7 +621,7 @@ def test_evaluation_loses_no_image_and_ids_are_checked(converted):
 
 def test_colour_vectors_have_the_covariance_of_the_data(converted):
     """alpha is N(0, 0.1), so tints are normal with variance (0.1 lambda)^2 along each component: 20,000 of them."""
-    values, vectors = imagenet.components(imagenet.statistics(converted)[1])
+    values, vectors = photos.components(imagenet.statistics(converted)[1])
     tints = (draws.photo_draws(3, 5, 20_000, (256, 480), 0.1).colour * values) @ vectors.T
     for along, value in zip((tints @ vectors).T, values, strict=True):
         assert stats.kstest(along / (0.1 * value), "norm").pvalue > 1e-3
