@@ -182,7 +182,7 @@ def curves(where=None) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["name", *COLUMNS])
 
 
-def environment(device: torch.device, threads: int, compiled: bool) -> dict:
+def environment(device: torch.device, threads: int, compiled: bool = False) -> dict:
     """Commit, versions and machine. dirty: code under reslib/ or notebooks/*.py is uncommitted (None: not a checkout)."""
     root = Path(__file__).parents[1]
 
