@@ -74,12 +74,10 @@ def _ours(recipe: Recipe, **where) -> Iterator:
 def cifar_contenders(data_dir, workers: list[int], device: str) -> Contenders:
     """torchvision's usual script, and ours at 32 and 16 pixels; batches of 128."""
     from torchvision.datasets import CIFAR10
-    from torchvision.transforms import v2
+    from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, ToTensor
 
-    usual = v2.Compose([
-        v2.RandomCrop(32, 4), v2.RandomHorizontalFlip(), v2.ToImage(), v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize([0.491, 0.482, 0.447], [1.0, 1.0, 1.0]),
-    ])  # fmt: skip
+    normalize = Normalize([0.491, 0.482, 0.447], [1.0, 1.0, 1.0])
+    usual = Compose([RandomCrop(32, 4), RandomHorizontalFlip(), ToTensor(), normalize])
     dataset = CIFAR10(data.data_folder(data_dir), transform=usual)
     found = {("CIFAR-10, 32 px", "torchvision", w): lambda w=w: _usual(dataset, 128, w, device) for w in (0, *workers)}
     for recipe in (CIFAR, CIFAR.at("pocket")):
