@@ -140,8 +140,8 @@ Code(inspect.getsource(imagenet.rectangle), language="python")
 # %% [markdown]
 # **Prediction.** Drawn scales are uniform over the 225 whole numbers from 256 to 480.
 
-# %% mystnb={"figure": {"caption": "Scales drawn for the 1,281,167 photographs of one epoch: counts of each shorter side, against three standard deviations about the uniform count.", "name": "fig-scales"}}
-count = 1_281_167
+# %% mystnb={"figure": {"caption": "Scales drawn for 200,000 photographs in one epoch: counts of each shorter side, against three standard deviations about the uniform count.", "name": "fig-scales"}}
+count = 200_000
 scales = np.bincount(photo_draws(0, 0, count, IMAGENET.short_side, IMAGENET.colour).scale - 256, minlength=225)
 expected = count / 225
 plt.fill_between([256, 480], expected - 3 * expected**0.5, expected + 3 * expected**0.5, alpha=0.2)
