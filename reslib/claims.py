@@ -70,7 +70,8 @@ def judge(claim: str, scale: str, runs: pd.DataFrame) -> dict:
         found = {part.verdict for part in parts}
         verdict = next(v for v in ("contradicted", "undecided", "supported") if v in found)
         verdict = "replicated" if scale == "paper" and verdict == "supported" else verdict
-        row |= {"ours": "; ".join(map(str, parts)), "verdict": verdict}
+        told = [f"{part}" if len(found) == 1 else f"{part} ({part.verdict})" for part in parts]
+        row |= {"ours": "; ".join(told), "verdict": verdict}
     return row
 
 
