@@ -235,11 +235,12 @@ def claims(
 def main() -> None:
     """Run the command line; what is wrong is said in one sentence."""
     try:
-        app()
+        return app()
     except KeyboardInterrupt:
         sys.exit(130)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        sys.exit(f"{error}" or type(error).__name__)
+        message = f"{error}" or type(error).__name__
+    sys.exit(message)  # out here, where what the error held on to, a pool of processes, is gone
 
 
 if __name__ == "__main__":

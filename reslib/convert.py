@@ -74,6 +74,7 @@ def _shard(folder: Path, names: list[str], labels: np.ndarray, mode: str, side: 
 def _end_with_parent() -> None:
     """A worker whose parent was killed ends too; Ctrl-C is the parent's to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    multiprocessing.set_start_method("fork", force=True)  # of numba's lock: else Python warns of it when a worker is killed
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +20,11 @@ import pytest
 import torch
 from PIL import Image
 from scipy import stats
+from typer.testing import CliRunner
 
 import reslib
 from reslib import IMAGENET, beton, convert, draws, ffcv_backend, imagenet, photos
+from reslib.__main__ import app
 
 needs_ffcv = pytest.mark.skipif(not ffcv_backend.available(), reason="FFCV is not installed here")
 RECIPE = replace(IMAGENET, batch=5)
@@ -82,12 +86,11 @@ def batches(folder, split="train", recipe=RECIPE, **arguments):
 
 
 @needs_ffcv
-@pytest.mark.parametrize("mode", ["raw", "jpg"])
-def test_ffcv_itself_reads_what_was_written(photographs, tmp_path, mode):
+def test_ffcv_itself_reads_what_was_written(photographs, tmp_path):
     """Opened by FFCV's own Loader, in a process of its own: the same photographs, the shorter side at most 480."""
     import cv2
 
-    path = convert.convert(photographs, tmp_path, "train", mode, 480, jobs=1)
+    path = convert.convert(photographs, tmp_path, "train", "jpg", 480, jobs=1)
     code = f"""if True:
         import numpy as np
         from ffcv.loader import Loader
@@ -172,6 +175,38 @@ def test_modes_and_bad_files_are_reported(tmp_path, capsys):
 
 
 @needs_ffcv
+def test_the_command_line_in_two_processes(tmp_path):
+    """The report, sizes for all of ImageNet, a progress bar."""
+    top = noise_tree(tmp_path / "tree")
+    command = [sys.executable, "-m", "reslib", "data", "imagenet", "--from", str(top), "--dir", str(tmp_path), "--jobs", "2"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    path = tmp_path / "beton" / "imagenet-train-jpg-480.beton"
+    assert f"{path}: 7 images of 2 classes" in run.stdout and "0 greyscale, 0 CMYK; unreadable: 0" in run.stdout
+    assert "--mode raw --short-side 480:" in run.stdout and "Recommended: jpg" in run.stdout and "7/7" in run.stderr
+    assert len(beton.opened(path)) == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["imagenet"], "which photographs"),
+        (["mnist"], "data set 'mnist' is unknown"),
+        (["imagenet", "--from", "TREE", "--mode", "png"], "mode 'png' is not raw or jpg"),
+        (["imagenet", "--from", "TREE", "--jobs", "1"], "1 of 2 files cannot be read, .*/dog/bad.JPEG first"),
+    ],
+)
+@needs_ffcv
+def test_mistakes_on_the_command_line(tmp_path, words, says):
+    (noise_tree(tmp_path / "tree", 1) / "train" / "dog").mkdir()
+    (tmp_path / "tree" / "train" / "dog" / "bad.JPEG").write_bytes(b"no photograph")
+    words = [str(tmp_path / "tree") if word == "TREE" else word for word in words]
+    result = CliRunner().invoke(app, ["data", *words, "--dir", str(tmp_path / "out")])
+    assert isinstance(result.exception, ValueError) and re.search(says, str(result.exception))
+    assert not (tmp_path / "out").exists()
+
+
+@needs_ffcv
 def test_a_tree_without_parts_is_both(tmp_path):
     noise_tree(tmp_path / "tree")
     path = convert.convert(tmp_path / "tree" / "train", tmp_path, "train", "raw", 256, jobs=1)
@@ -247,27 +282,27 @@ def test_a_killed_worker_is_an_error_in_seconds(tmp_path, monkeypatch):
 
 
 @needs_ffcv
-def test_resumed_after_a_kill_it_is_the_same_file(tmp_path):
+def test_resumed_after_a_kill_it_is_the_same_file(tmp_path, monkeypatch):
     """SIGKILL at two moments of the work, one after the other; then the last call finishes it."""
     top = noise_tree(tmp_path / "tree", 12)
     whole = convert.convert(top, tmp_path / "whole", "train", "raw", 480, jobs=1)
-    code = f"""if True:
-        import os, signal, sys
-        from reslib import convert
-        convert.SHARD, left = 2, int(sys.argv[1])
-        shard = convert._shard
-        def counted(*task):
-            global left
-            if not left:
+    monkeypatch.setattr(convert, "SHARD", 2)
+    shard = convert._shard
+    for count, end in ((1, signal.SIGKILL), (3, signal.SIGKILL), (2, 0)):
+        left = iter(range(count))
+
+        def counted(*task, left=left):
+            if next(left, None) is None:
                 os.kill(os.getpid(), signal.SIGKILL)
-            left -= 1
             shard(*task)
-        convert._shard = counted
-        convert.convert({str(top)!r}, {str(tmp_path / "out")!r}, "train", "raw", 480, jobs=1)
-    """
-    for count, ends in ((1, -9), (3, -9), (2, 0)):
-        run = subprocess.run([sys.executable, "-c", code, str(count)], capture_output=True, text=True)
-        assert run.returncode == ends, run.stderr
+
+        monkeypatch.setattr(convert, "_shard", counted)
+        with warnings.catch_warnings(action="ignore"):  # Python does not like to fork beside threads
+            child = os.fork()
+        if not child:
+            convert.convert(top, tmp_path / "out", "train", "raw", 480, jobs=1)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == end
     path = tmp_path / "out" / "beton" / whole.name
     rows, others = beton.opened(path), beton.opened(whole)
     same = [name for name in beton.ROW.names if name not in ("ptr", "room")]
