@@ -236,8 +236,6 @@ def main() -> None:
     """Run the command line; what is wrong is said in one sentence."""
     try:
         return app()
-    except KeyboardInterrupt:
-        sys.exit(130)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         message = f"{error}" or type(error).__name__
     sys.exit(message)  # out here, where what the error held on to, a pool of processes, is gone
