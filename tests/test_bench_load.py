@@ -12,24 +12,20 @@ import reslib
 from reslib import bench_load
 
 
-def batches(seconds):
-    def make():
-        for _ in itertools.repeat(None):
-            until = bench_load.time.perf_counter() + seconds
-            while bench_load.time.perf_counter() < until:
-                pass
-            yield torch.zeros(4, 3, 8, 8), torch.zeros(4)
-
-    return make
-
-
-def test_speeds_and_ratios_are_those_of_known_loaders():
-    part = "CIFAR-10, 32 px"
-    known = {(part, "torchvision", 0): 0.02, (part, "torchvision", 1): 0.01, (part, "array", 2): 0.001}
-    rows = bench_load.measure({key: batches(seconds) for key, seconds in known.items()}, 3, 0.1, "cpu")
+def test_ratios_are_to_the_best_of_torchvision_in_the_same_round():
+    known = {("torchvision", 0): [100, 400, 100], ("torchvision", 1): [200, 200, 50], ("array", 2): [2000, 2000, 3000]}
+    rows = [{"set": "CIFAR-10, 32 px", "loader": name, "workers": w, "images_per_second": v} for (name, w), v in known.items()]
     frame = bench_load.frame({"rows": rows})
-    assert frame["median"].to_numpy() == pytest.approx([200, 400, 4000], rel=0.3)
-    assert frame["ratio"].to_numpy() == pytest.approx([0.5, 1, 10], rel=0.4)
+    assert frame["median"].tolist() == [100, 200, 2000] and frame["highest"].tolist() == [400, 200, 3000]
+    assert frame["ratio"].tolist() == [1, 0.5, 10]
+    assert (frame["ratio_lowest"].tolist(), frame["ratio_highest"].tolist()) == ([0.5, 0.5, 5], [1, 1, 30])
+
+
+def test_images_are_counted_after_the_first_batch(monkeypatch):
+    now = itertools.count()  # a clock that ticks whenever it is read
+    monkeypatch.setattr(bench_load.time, "perf_counter", lambda: float(next(now)))
+    make = lambda: (x for x in itertools.repeat((torch.zeros(4, 3, 8, 8), torch.zeros(4))))  # noqa: E731
+    assert bench_load.images_per_second(make, 10.0, "cpu") == 36 / 11  # nine batches of four, eleven ticks
 
 
 @pytest.fixture
