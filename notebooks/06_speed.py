@@ -132,7 +132,8 @@ for epoch, (batch, _) in enumerate(crops[backends[0]]):
 # %% [markdown]
 # The rectangle is one function of the drawn numbers and the photograph's size, and both loaders call it. Their pixels differ
 # because they resize differently: FFCV crops in the stored image, at whole pixels, and averages areas; torchvision resizes
-# the whole photograph with an antialiased filter and crops then. The record below says by how much.
+# the whole photograph with an antialiased filter and crops then. The record below says by how much, and what decoding and
+# resizing make alone.
 
 # %% tags=["hide-input"]
 Code(inspect.getsource(imagenet.rectangle), language="python")

@@ -166,9 +166,33 @@ def differences(tree_folder: Path, folder: Path, name: str) -> dict:
     recipe = replace(IMAGENET, batch=1, colour=0.0)
     pairs = zip(*(data.loader(recipe, "train", data_dir=folder / name, backend=b, workers=1) for b in ("ffcv", "torch")),
                 strict=True)  # fmt: skip
-    gaps = np.concatenate([(x - u).abs().numpy().ravel() * 255 for (x, _), (u, _) in pairs])
-    return {"file": name, "mean": round(float(gaps.mean()), 2), "median": round(float(np.median(gaps)), 2),
-            "p99": round(float(np.quantile(gaps, 0.99)), 1), "crops": len(gaps) // (3 * 224 * 224)}  # fmt: skip
+    return described(name, [(x - u).abs().numpy() * 255 for (x, _), (u, _) in pairs])
+
+
+def described(name: str, gaps: list[np.ndarray]) -> dict:
+    """Mean, median and 99th percentile of absolute differences, in 255ths, over so many images."""
+    flat = np.concatenate([gap.ravel() for gap in gaps])
+    return {"file": name, "mean": round(float(flat.mean()), 2), "median": round(float(np.median(flat)), 2),
+            "p99": round(float(np.quantile(flat, 0.99)), 1), "crops": len(gaps)}  # fmt: skip
+
+
+def causes(tree, most: int = 100) -> list[dict]:
+    """What `differences` is made of, each alone: FFCV's JPEG decoder against PIL's, whole photographs; and, on the same pixels,
+    INTER_AREA against antialiased bilinear, the centre of 224 pixels at a shorter side of 256."""
+    from torchvision.transforms.v2.functional import crop, resize
+
+    from .photos import CENTRE, centre, decoded, to_store
+
+    decoding, resizing, (side, size) = [], [], CENTRE
+    for name in tree.names[:most]:
+        reference = decoded(tree.folder / name)  # (3, H, W)
+        pixels = reference.permute(1, 2, 0).numpy()
+        own = to_store(tree.folder / name, "jpg", 1 << 16)[1]
+        decoding.append(np.abs(own.astype(np.int16) - pixels)[::4, ::4])  # one pixel in 16: enough, in less memory
+        height, width = (n * side // min(pixels.shape[:2]) for n in pixels.shape[:2])
+        small = crop(resize(reference, [height, width], antialias=True), (height - size) // 2, (width - size) // 2, size, size)
+        resizing.append(np.abs(small.permute(1, 2, 0).numpy().astype(np.int16) - centre(pixels)))
+    return [described("decoding alone", decoding), described("resizing alone", resizing)]
 
 
 def run(data_dir=None, photographs: Path | None = None, rounds: int = 5, seconds: float = 1.5, workers=(1, 2),
@@ -189,7 +213,7 @@ def run(data_dir=None, photographs: Path | None = None, rounds: int = 5, seconds
                 convert.convert(photographs, folder / name, "train", *kind, jobs=min(2, os.cpu_count() or 1))
             contenders |= photograph_contenders(tree, folder, workers, device, min(64, len(tree.names)))
             fresh += first_batches("ffcv", folder / "raw 480", imagenet=True)
-            gaps = [differences(photographs, folder, name) for name in ("raw 480", "jpg 480")]
+            gaps = [differences(photographs, folder, name) for name in ("raw 480", "jpg 480")] + causes(tree)
             values, vectors = photos.components(imagenet.statistics(folder / "raw 480")[1])
             cosines = np.abs((vectors * photos.PUBLISHED).sum(0)).round(4)
             colours = dict(eigenvalues=values.round(4).tolist(), cosines_to_published=cosines.tolist())
@@ -260,7 +284,7 @@ def table(record: dict) -> str:
     lines += ["", "| images | loader | process | first batch, s | resident memory, GB |", "|---|---|---|---|---|"]
     lines += [f"| {r['set']} | {r['loader']} | {r['process']} | {r['first_batch']} | {r['memory']} |" for r in record["fresh"]]
     if record["pixel_differences"]:
-        lines += ["", "| ffcv against torch, 255ths | mean | median | 99 % below | crops |", "|---|---|---|---|---|"]
+        lines += ["", "| ffcv against torch, 255ths | mean | median | 99 % below | images |", "|---|---|---|---|---|"]
         lines += [
             f"| {r['file']} | {r['mean']} | {r['median']} | {r['p99']} | {r['crops']} |" for r in record["pixel_differences"]
         ]

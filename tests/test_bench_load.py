@@ -39,7 +39,9 @@ def record(cifar, tmp_path, monkeypatch):
 def test_a_whole_run_is_a_record(record, tmp_path):
     frame = bench_load.frame(record)
     assert len(frame) == 14 and (frame["median"] > 0).all() and np.isfinite(frame["ratio"]).all()
-    assert {row["file"] for row in record["pixel_differences"]} == {"raw 480", "jpg 480"} and len(record["disk"]) == 4
+    gaps = {row["file"]: row["mean"] for row in record["pixel_differences"]}
+    assert list(gaps) == ["raw 480", "jpg 480", "decoding alone", "resizing alone"] and len(record["disk"]) == 4
+    assert 0 < gaps["decoding alone"] < 10 and 0 < gaps["resizing alone"] < 10
     text = bench_load.table(record)
     assert "| CIFAR-10, 32 px | array | 2 |" in text and "| photographs, 256 | ffcv raw 256 | 1 |" in text
     path = bench_load.write(record, tmp_path / "records" / "bench")
