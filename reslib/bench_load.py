@@ -211,7 +211,8 @@ def run(data_dir=None, photographs: Path | None = None, rounds: int = 5, seconds
             tree = photos.tree(photographs, "train")
             for name, kind in FILES.items():
                 convert.convert(photographs, folder / name, "train", *kind, jobs=min(2, os.cpu_count() or 1))
-            contenders |= photograph_contenders(tree, folder, workers, device, min(64, len(tree.names)))
+            batch = max(1, min(64, len(tree.names) // 8))  # so that an epoch of few photographs has batches to overlap
+            contenders |= photograph_contenders(tree, folder, workers, device, batch)
             fresh += first_batches("ffcv", folder / "raw 480", imagenet=True)
             gaps = [differences(photographs, folder, name) for name in ("raw 480", "jpg 480")] + causes(tree)
             values, vectors = photos.components(imagenet.statistics(folder / "raw 480")[1])
