@@ -160,7 +160,8 @@ def test_equations_are_typeset(site, browser):
     for page in [site / "index.html", *chapters(site)]:
         browser.open(page.as_uri())
         written = browser.run("document.querySelectorAll('.math').length")
-        assert written and browser.run("document.querySelectorAll('.math mjx-container svg').length") >= written, page
+        assert written or page.name != "index.html"  # not every chapter has an equation
+        assert browser.run("document.querySelectorAll('.math mjx-container svg').length") >= written, page
         assert not browser.run("document.querySelectorAll('mjx-merror, [data-mjx-error]').length"), page
 
 
