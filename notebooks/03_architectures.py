@@ -115,7 +115,7 @@ def giga(multiply_adds):
 
 residual = [f"ResNet-{d}" for d in DEPTHS]
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Table 1 of the paper, written out by the nets: output size in pixels, kernels and filters of a block's convolutions, number of blocks. Down-sampling is by conv3_1, conv4_1 and conv5_1.", "name": "tab-table1"}}
+# %% mystnb={"figure": {"caption": "Table 1 of the paper, written out by the nets: output size in pixels, kernels and filters of a block's convolutions, number of blocks. Down-sampling is by conv3_1, conv4_1 and conv5_1.", "name": "tab-table1"}} tags=["hide-input"]
 written = {}
 for name in residual:
     conv1, pool = (frames[name][frames[name].kind == kind].iloc[0] for kind in ("conv", "max pool"))
@@ -153,7 +153,7 @@ for quantity in ("fig3.vgg19", "fig3.plain34", "fig3.resnet34", "s41.vgg16", "s4
     ours[f"{quantity}.flops"] = frames[name].multiply_adds.sum()
 ours["s33.plain34.share_of_vgg19_flops"] = 100 * ours["fig3.plain34.flops"] / ours["fig3.vgg19.flops"]
 
-# %% tags=["hide-input", "output_scroll"] mystnb={"figure": {"caption": "The paper's numbers beside ours. A share is in percent; flops are multiply-adds, in billions.", "name": "tab-numbers"}}
+# %% mystnb={"figure": {"caption": "The paper's numbers beside ours. A share is in percent; flops are multiply-adds, in billions.", "name": "tab-numbers"}} tags=["hide-input", "output_scroll"]
 digits, unit = ({q: cost if q.endswith(".flops") else other for q in ours} for cost, other in ((1, 0), (1e9, 1)))
 compared = pd.DataFrame(
     {
@@ -205,7 +205,7 @@ prints = pd.Series(prints | {"VGG-16": paper["s41.vgg16.flops"], "VGG-19": paper
 counting = pd.DataFrame({name: ways(name) for name in prints.index}) / 1e9
 rounded, cut = (number.eq(prints, axis=1) for number in (counting.round(1), np.floor(counting * 10) / 10))
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Multiply-adds (billions) of one image of 224 x 224 pixels by six ways of counting: all convolutions and fully connected layers; these without the fully connected ones, without the first layer, without projections; with an operation more for each element of a BN, ReLU or addition; all, of option B with the strides of v1.5. \u2713: rounded to one decimal, it is what the paper prints. Below: how many of the ResNets' numbers a way gives, rounded, and cut off after one decimal.", "name": "tab-conventions"}}
+# %% mystnb={"figure": {"caption": "Multiply-adds (billions) of one image of 224 x 224 pixels by six ways of counting: all convolutions and fully connected layers; these without the fully connected ones, without the first layer, without projections; with an operation more for each element of a BN, ReLU or addition; all, of option B with the strides of v1.5. \u2713: rounded to one decimal, it is what the paper prints. Below: how many of the ResNets' numbers a way gives, rounded, and cut off after one decimal.", "name": "tab-conventions"}} tags=["hide-input"]
 shown = (counting.map("{:.2f}".format, na_action="ignore").fillna("") + rounded.replace({True: " ✓", False: ""})).T
 shown["paper"] = prints.map("{:.1f}".format)
 fits = pd.DataFrame({"rounded": rounded[residual].sum(axis=1), "cut off": cut[residual].sum(axis=1)}).T
