@@ -230,6 +230,15 @@ class Loader:
             source.close()
 
 
+def augmented(recipe: Recipe, ids: np.ndarray, epoch: int, n: int, shuffled: bool) -> Plan:
+    """One epoch over the samples `ids` of n, cropped and mirrored as drawn; shuffled: permuted, and only whole batches."""
+    draws = epoch_draws(recipe.seed, epoch, n, recipe.pad)
+    if shuffled:
+        ids = draws.order[draws.order <= ids[-1]]
+        ids = ids[: len(ids) // recipe.batch * recipe.batch]
+    return Plan(ids, draws.dy[ids], draws.dx[ids], draws.flip[ids] * np.uint8(recipe.flip))
+
+
 def loader(recipe: Recipe, split: str, *, data_dir=None, epoch: int = 0, start_batch: int = 0, augment: bool | None = None,
            backend: str = "auto", device="cpu", workers: int = 1) -> Loader:  # fmt: skip
     """Batches of "train", "val" or "test": images float32 (B, 3, H, W) channels_last, labels int64 (B,).
@@ -252,12 +261,9 @@ def loader(recipe: Recipe, split: str, *, data_dir=None, epoch: int = 0, start_b
     mean = mean_image(recipe, data_dir)
     ids = split_ids(recipe, split, len(part.labels))
     if augment:
-        draws = epoch_draws(recipe.seed, epoch, len(part.labels), recipe.pad)
-        if split == "train":
-            ids = draws.order[draws.order <= ids[-1]]
-            ids = ids[: len(ids) // recipe.batch * recipe.batch]
-        ids = ids[start_batch * recipe.batch :]
-        plan = Plan(ids, draws.dy[ids], draws.dx[ids], draws.flip[ids] * np.uint8(recipe.flip))
+        plan = augmented(recipe, ids, epoch, len(part.labels), shuffled=split == "train")
+        plan = Plan(*(column[start_batch * recipe.batch :] for column in plan))
+        ids = plan.ids
     else:
         ids = ids[start_batch * recipe.batch :]
         centre = np.full(len(ids), recipe.pad, np.uint8)

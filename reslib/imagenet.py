@@ -87,7 +87,7 @@ def stored(folder: Path, part: str, short: int) -> Path:
 def source(folder: Path, part: str) -> Tree:
     """The photographs of a part: the tree at `folder`, or the one that its .beton files were made from, less what was skipped.
 
-    Raises as `convert.tree`, and ValueError if the tree is no longer the one that was converted.
+    Raises as `photos.tree`, and ValueError if the tree is no longer the one that was converted.
     """
     files = sorted((folder / "beton").glob(f"imagenet-{part}-*.beton"))
     if not files:

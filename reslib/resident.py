@@ -7,7 +7,7 @@ Gather, augmentation, forward, backward and SGD are recorded once and replayed; 
 import torch
 from torch import Tensor, nn
 
-from . import data, draws
+from . import data
 from .recipes import Recipe
 
 
@@ -41,9 +41,7 @@ class ResidentStep:
 
     def draw(self, epoch: int) -> None:
         """Lay the decisions of an epoch out on the device, batch by batch."""
-        whole = draws.epoch_draws(self.recipe.seed, epoch, len(self.labels), self.recipe.pad)
-        ids = whole.order[whole.order <= self.samples[-1]][: self.batches * self.recipe.batch]
-        columns = (ids, whole.dy[ids], whole.dx[ids], whole.flip[ids] * self.recipe.flip)
+        columns = data.augmented(self.recipe, self.samples, epoch, len(self.labels), shuffled=True)
         plan = [torch.from_numpy(c.reshape(self.batches, -1)).to(self.device) for c in columns]
         if self.plan is None:
             self.plan = plan
