@@ -1,7 +1,6 @@
 """python -m reslib data | train | plan | sweep | bench | claims: the same functions from a shell. `--help` after any."""
 
 import json
-import os
 import re
 import sys
 from dataclasses import replace
@@ -109,9 +108,10 @@ def split_field(words: str):
 @app.command()
 def plan(scale: Annotated[str | None, typer.Option(help="pocket, night or paper; default: all")] = None):
     """List every run that a claim or a table needs, the most valuable first, and how many of them are recorded."""
-    from .plan import table
+    from .plan import PLAN, table
     from .records import records
 
+    print("\n".join(f"{group.name} ({group.claims}): {group.why}" for group in PLAN), end="\n\n")
     rows = table(records(), scale)
     print(rows.to_markdown(index=False, floatfmt=".2g"))
     missing = (rows.hours * (rows.runs - rows.recorded)).sum()
@@ -129,13 +129,16 @@ def sweep(
     data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
     backend: Annotated[str, typer.Option(help="auto, ffcv, array, torch")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one")] = None,
+    half_checkpoints: Annotated[
+        bool, typer.Option("--half-checkpoints", help="half the bytes to carry; a run taken up from one is marked")
+    ] = False,
 ):
     """Carry out what is missing of the plan; stop it at any time, and go on with the same command."""
     from .sweep import missing
     from .sweep import sweep as run
 
-    where = dict(jobs=jobs, time_limit=time_limit, out=out, data_dir=data_dir, device=device, backend=backend)
-    failed = run(plan, scale, **where)
+    where = dict(out=out, data_dir=data_dir, device=device, backend=backend, half_checkpoints=half_checkpoints)
+    failed = run(plan, scale, jobs=jobs, time_limit=time_limit, **where)
     left = len(missing(scale, plan, out))
     print(f"{left} planned runs are still missing at {scale} scale" + (f"; {len(failed)} failed" if failed else ""))
     if failed:
@@ -217,19 +220,19 @@ def claims(
 ):
     """Print the verdicts on the paper's claims, from the records."""
     from .claims import table
+    from .files import renamed
 
     text = table()
     if write is None:
         print(text)
         return
-    old = write.read_text()
+    old = write.read_text(encoding="utf-8")
     marks = r"(<!-- claims -->\n).*?(<!-- /claims -->)"
     new, found = re.subn(marks, lambda m: f"{m[1]}{text}\n{m[2]}", old, flags=re.DOTALL)
     if not found:
         raise ValueError(f"{write} has no claims marks: put <!-- claims --> and <!-- /claims --> where the table belongs.")
-    part = write.with_suffix(".part")
-    part.write_text(new)
-    os.replace(part, write)
+    with renamed(write) as file:
+        file.write(new.encode())
 
 
 def main() -> None:

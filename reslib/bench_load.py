@@ -23,6 +23,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from . import bench, data, ffcv_backend
+from .files import renamed
 from .recipes import CIFAR, IMAGENET, Recipe
 from .records import environment
 from .records import folder as records_folder
@@ -231,9 +232,8 @@ def write(record: dict, folder: str | Path) -> Path:
     device = "".join(c if c.isalnum() else "-" for c in record["environment"]["device"].split(",")[0].lower())
     path = Path(folder) / f"load-{device}-{record['start'][:10]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(part, path)
+    with renamed(path) as file:
+        file.write(json.dumps(record, indent=1).encode() + b"\n")
     return path
 
 

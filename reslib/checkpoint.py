@@ -1,7 +1,6 @@
 """What a run leaves while it is not finished: a checkpoint, a lock; and how it is stopped between two iterations."""
 
 import contextlib
-import os
 import signal
 import threading
 import time
@@ -10,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from .recipes import Recipe
+from .files import renamed
 from .records import COLUMNS
 
 LOCK_SECONDS = 60  # to wait for a run that another process is at: one whose sweep was killed ends within them
@@ -35,14 +34,24 @@ class State:
     step_seconds: float = 0.0  # in training steps
     start: str = ""
     threads: int = 0
+    rounded: list[int] = field(default_factory=list)  # iterations at which it was taken up from half precision
 
 
-def save_checkpoint(path: Path, recipe: Recipe, net: nn.Module, optimizer, state: State) -> None:
-    """Written beside and renamed: a crash leaves the old checkpoint or the new one."""
+def save_checkpoint(path: Path, net: nn.Module, optimizer, state: State, half: bool = False) -> None:
+    """Weights, momentum and state, written beside and renamed. half: the tensors in half precision, to be carried."""
     state.loss_sum, state.wrong = float(state.loss_sum), int(state.wrong)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    torch.save({"state": asdict(state), "net": net.state_dict(), "optimizer": optimizer.state_dict()}, part)
-    os.replace(part, path)
+    weights, momenta = net.state_dict(), optimizer.state_dict()
+    if half:
+        weights = {name: halved(tensor) for name, tensor in weights.items()}
+        momenta["state"] = {n: {k: halved(v) for k, v in s.items()} for n, s in momenta["state"].items()}
+    with renamed(path) as file:
+        torch.save({"state": asdict(state), "net": weights, "optimizer": momenta, "half": half}, file)
+
+
+def halved(tensor: Tensor) -> Tensor:
+    """float32 as float16, unless a value is too large for that."""
+    half = tensor.half() if tensor.is_floating_point() else tensor
+    return half if half.isfinite().all() else tensor
 
 
 def load_checkpoint(path: Path, net: nn.Module, optimizer) -> State:
@@ -51,11 +60,14 @@ def load_checkpoint(path: Path, net: nn.Module, optimizer) -> State:
         saved = torch.load(path, map_location=next(net.parameters()).device, weights_only=True)
         net.load_state_dict(saved["net"])
         optimizer.load_state_dict(saved["optimizer"])
-        return State(**saved["state"])
+        state, half = State(**saved["state"]), saved["half"]
     except Exception as error:  # torch.load raises many kinds
         raise ValueError(
             f"{path} is damaged or of another version ({type(error).__name__}): delete it to start the run anew."
         ) from None
+    if half:
+        state.rounded.append(state.step)
+    return state
 
 
 @contextlib.contextmanager

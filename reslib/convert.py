@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 
 from . import beton, ffcv_backend
 from .beton import MODES, PAGE, ROW, SCHEMA
-from .ffcv_backend import _renamed
+from .files import renamed
 from .photos import CENTRE, Tree, centre, look, to_store, tree
 
 SHARD = 500  # images that a worker converts at a time
@@ -45,7 +45,7 @@ def _shard(folder: Path, names: list[str], labels: np.ndarray, mode: str, side: 
     """Converts a few images: target.pages, whole pages of a .beton, and then target.npz: rows and sums for statistics."""
     rows, place = np.zeros(len(names), ROW), 0
     total, moments = np.zeros((CENTRE[1], CENTRE[1], 3), np.uint32), np.zeros((3, 3))
-    with _renamed(target.with_suffix(".pages")) as file:
+    with renamed(target.with_suffix(".pages")) as file:
         for row, name, label in zip(rows, names, labels, strict=True):
             stored, pixels, source = to_store(folder / name, mode, side)
             if place % PAGE + len(stored) > PAGE:
@@ -64,7 +64,7 @@ def _shard(folder: Path, names: list[str], labels: np.ndarray, mode: str, side: 
         place += -place % PAGE
         file.truncate(place)
         rows["room"] = np.diff(np.append(rows["ptr"], np.uint64(place)))
-    with _renamed(target.with_suffix(".npz")) as file:
+    with renamed(target.with_suffix(".npz")) as file:
         np.savez(file, rows=rows, total=total, moments=moments)
 
 
@@ -127,7 +127,7 @@ def check(images: Tree, part: str, folder: Path, jobs: int) -> list[tuple[int, i
     if not any(row[3] for row in checked):
         with contextlib.suppress(OSError):  # a full disk is met, and named, soon enough
             folder.mkdir(parents=True, exist_ok=True)
-            with _renamed(note) as file:
+            with renamed(note) as file:
                 file.write(json.dumps({"schema": SCHEMA, "source": images.sha256, "images": checked}).encode())
     return checked
 
@@ -230,13 +230,13 @@ def _write(images: Tree, keep: np.ndarray, key: dict, report: dict, path: Path, 
         whole.flush()
         os.fsync(whole.fileno())
     if "-train-" in path.name:
-        with _renamed(path.parent / "imagenet-train.npz") as file:
+        with renamed(path.parent / "imagenet-train.npz") as file:
             pixels = len(rows) * CENTRE[1] ** 2
             average = total.sum((0, 1)) / (255 * pixels)
             np.savez(file, mean=(total / (255 * len(rows))).astype(np.float32), n=len(rows), source=images.sha256,
                      covariance=moments / pixels - np.outer(average, average))  # fmt: skip
     Path(f"{path}.json").unlink(missing_ok=True)  # without it the others count as never finished
-    with _renamed(Path(f"{path}.rows")) as file:
+    with renamed(Path(f"{path}.rows")) as file:
         file.write(rows.tobytes())
     os.replace(parts / "whole", path)
     sidecar = key | {
@@ -244,6 +244,6 @@ def _write(images: Tree, keep: np.ndarray, key: dict, report: dict, path: Path, 
         "classes": images.classes, "from": str(images.folder.absolute()), "report": report,
         "versions": {"ffcv": version("ffcv"), "numpy": np.__version__, "pillow": PIL.__version__},
     }  # fmt: skip
-    with _renamed(Path(f"{path}.json")) as file:
+    with renamed(Path(f"{path}.json")) as file:
         file.write(json.dumps(sidecar, indent=1).encode())
     shutil.rmtree(parts)

@@ -1,7 +1,8 @@
 """Images and batches: integrity, splits, and three backends behind one loader that yield the same batches bit for bit.
 
 Pixels are in [0, 1] minus the mean image of the training part (per pixel, no division); crops are taken out of a border
-of zeros laid round the subtracted image; half of them are mirrored (section 4.2). What is drawn comes from draws.py.
+of zeros laid round the subtracted image, or, where the recipe says "black", the mean is subtracted after all that; half of
+them are mirrored (section 4.2). What is drawn comes from draws.py.
 
     ffcv    a .beton file through FFCV's workers and one fused kernel (ffcv_backend.py)
     array   the whole set in memory, on the CPU (the same kernel) or resident on the GPU (one indexed gather)
@@ -83,6 +84,14 @@ def mean_image(recipe: Recipe, data_dir=None) -> np.ndarray:
     """The training part's mean, per pixel, in [0, 1]: float32 (H, W, 3)."""
     n = len(split_ids(recipe, "train", len(images(recipe, train=True, data_dir=data_dir).labels)))
     return _mean(recipe.data, recipe.size, data_folder(data_dir), n)
+
+
+def centring(recipe: Recipe, data_dir, device) -> tuple[np.ndarray, Tensor | None]:
+    """What is subtracted from an image (H, W, 3), and what from the crop (3, H, W): the mean image is one of the two."""
+    mean = mean_image(recipe, data_dir)
+    if recipe.border == "mean":
+        return mean, None
+    return np.zeros_like(mean), torch.from_numpy(mean).permute(2, 0, 1).to(device)
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
@@ -213,10 +222,10 @@ def torch_batches(images: Images, plan: Plan, mean: np.ndarray, pad: int, batch:
 
 
 class Loader:
-    """One epoch's batches; iterate as often as you like. `len()` is the number of batches."""
+    """One epoch's batches, minus `offset`; iterate as often as you like. `len()` is the number of batches."""
 
-    def __init__(self, batches: int, make: Callable[[], Iterator], device):
-        self.batches, self.make, self.device = batches, make, torch.device(device)
+    def __init__(self, batches: int, make: Callable[[], Iterator], device, offset: Tensor | None = None):
+        self.batches, self.make, self.device, self.offset = batches, make, torch.device(device), offset
 
     def __len__(self) -> int:
         return self.batches
@@ -225,7 +234,8 @@ class Loader:
         source = self.make()
         try:
             for x, labels in source:
-                yield x.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+                x, labels = (t.to(self.device, non_blocking=True) for t in (x, labels))
+                yield (x if self.offset is None else x - self.offset), labels
         finally:
             source.close()
 
@@ -258,7 +268,7 @@ def loader(recipe: Recipe, split: str, *, data_dir=None, epoch: int = 0, start_b
         return imagenet.loader(recipe, split, data_dir=data_dir, epoch=epoch, start_batch=start_batch, augment=augment,
                                backend=backend, device=device, workers=workers)  # fmt: skip
     part = images(recipe, train=split != "test", data_dir=data_dir)
-    mean = mean_image(recipe, data_dir)
+    mean, offset = centring(recipe, data_dir, device)
     ids = split_ids(recipe, split, len(part.labels))
     if augment:
         plan = augmented(recipe, ids, epoch, len(part.labels), shuffled=split == "train")
@@ -273,7 +283,7 @@ def loader(recipe: Recipe, split: str, *, data_dir=None, epoch: int = 0, start_b
         "array": lambda: array_batches(part, plan, mean, recipe.pad, recipe.batch, device),
         "torch": lambda: torch_batches(part, plan, mean, recipe.pad, recipe.batch, workers),
     }[backend]
-    return Loader(-(-len(ids) // recipe.batch), make, device)
+    return Loader(-(-len(ids) // recipe.batch), make, device, offset)
 
 
 def choose_backend(recipe: Recipe, backend: str, device) -> str:

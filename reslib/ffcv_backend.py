@@ -12,7 +12,6 @@ crops, flips and subtracts the mean into fresh memory. numba's own threads are n
 import contextlib
 import hashlib
 import json
-import os
 import threading
 import time
 import warnings
@@ -29,6 +28,8 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from torch import Tensor
+
+from .files import renamed
 
 SCHEMA = 1  # of the sidecar; with another number the file is written anew
 PAGE = 1 << 21  # bytes: FFCV's unit of allocation, its smallest
@@ -114,7 +115,7 @@ def write(images) -> Path:
         for left in path.parent.glob(f"{path.name}.*.part"):
             if time.time() - left.stat().st_mtime > 3600:  # a killed process's
                 left.unlink(missing_ok=True)
-        with _renamed(Path(f"{path}.json")) as note, _renamed(path) as file:
+        with renamed(Path(f"{path}.json")) as note, renamed(path) as file:
             file.writelines(chain((before,), pages, (after,)))
             file.seek(0)
             sidecar = {
@@ -127,20 +128,6 @@ def write(images) -> Path:
     except OSError as error:
         raise OSError(f"{path} could not be written, and no part of it is kept: {error.strerror or error}.") from error
     return path
-
-
-@contextlib.contextmanager
-def _renamed(path: Path) -> Iterator:
-    """A temporary file beside `path` to write into: flushed to the disk and renamed when done, gone when not."""
-    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        with open(part, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _damaged(path: Path, what: str) -> ValueError:

@@ -22,7 +22,8 @@ from tqdm.auto import tqdm
 
 from . import beton, ffcv_backend
 from .draws import photo_draws
-from .ffcv_backend import _first, _renamed
+from .ffcv_backend import _first
+from .files import renamed
 from .photos import CENTRE, Tree, components, decoded, tree
 from .recipes import Recipe
 
@@ -125,7 +126,7 @@ def statistics(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     mean, average = (total / len(ids)).float().numpy(), (total.mean((0, 1)) / len(ids)).numpy()
     covariance = moments.numpy() / (len(ids) * CENTRE[1] ** 2) - np.outer(average, average)
     path.parent.mkdir(exist_ok=True)
-    with _renamed(path) as file:
+    with renamed(path) as file:
         np.savez(file, mean=mean, covariance=covariance, n=len(ids), source=images.sha256)
     return mean, covariance
 

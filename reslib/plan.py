@@ -55,7 +55,7 @@ PLAN = (
           tuple(residual(depth, split="45k/5k") for depth in (20, 56))),
     Group("ambiguities", "Table 6", "what the paper leaves open: each differs from ResNet-20 of core in one thing",
           tuple(residual(20, **change) for change in ({"init": "fan_out"}, {"decay_bn": False}, {"momentum_form": "caffe"},
-                                                      {"bn_batch": 64}))),
+                                                      {"bn_batch": 64}, {"border": "black"}))),
     Group("1202", "C16", "1202 layers", (residual(1202),), scales=("paper",)),
 )  # fmt: skip
 """In the order of their worth."""
@@ -85,17 +85,24 @@ def work(recipe: Recipe) -> float:
     return recipe.steps * recipe.batch * (recipe.depth - 1) * recipe.size**2 / (64_000 * 128 * 19 * 32**2)
 
 
+def changes(recipe: Recipe) -> str:
+    """The fields in which a recipe differs from section 4.2's at its scale, its net and its seed aside: "bn_batch=64"."""
+    base = replace(CIFAR, depth=recipe.depth, layers=recipe.layers).at(recipe.scale).as_dict()
+    own = {"shortcut", "seed", "milestones"}  # milestones change with the steps
+    return ", ".join(f"{name}={value}" for name, value in recipe.as_dict().items() if name not in own and value != base[name])
+
+
 def table(runs: pd.DataFrame, scale: str | None = None) -> pd.DataFrame:
-    """The plan against the records: one row a group, scale and net: claims, runs, recorded, hours (of one run on this kind of
-    machine, estimated from the recorded ones; NaN where none was recorded on a CPU), recipes."""
+    """The plan against the records: one row a scale, group and recipe: runs, recorded, hours (of one run on this kind of
+    machine, estimated from the recorded ones; NaN where none was recorded on a CPU)."""
     timed = runs[~runs.device.str.contains("NVIDIA")] if len(runs) else runs
     rates = [row.seconds / work(row.record.recipe) for row in timed.itertuples()]
     rate = float(pd.Series(rates, dtype=float).median())
     have, rows = set(runs.recipe_id), {}
     for group, recipe in planned(scale):
-        key = recipe.scale, group.name, group.claims, recipe.net_name
+        key = recipe.scale, group.name, group.claims, recipe.net_name, changes(recipe)
         row = rows.setdefault(key, {"runs": 0, "recorded": 0, "hours": work(recipe) * rate / 3600})
         row["runs"] += 1
         row["recorded"] += recipe.id in have
-    index = pd.MultiIndex.from_tuples(rows, names=["scale", "plan", "claims", "net"])
+    index = pd.MultiIndex.from_tuples(rows, names=["scale", "plan", "claims", "net", "with"])
     return pd.DataFrame(rows.values(), index=index).reset_index()

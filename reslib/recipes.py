@@ -26,6 +26,7 @@ class Recipe:
     scale: str = "paper"  # "demo", "pocket", "night", "paper": see SCALES
     size: int = 32  # pixels, height and width of the input
     pad: int = 4  # pixels of zeros round the image, out of which the crop is taken
+    border: str = "mean"  # zeros round the image minus the "mean", or "black": round the image, the mean subtracted after
     flip: bool = True  # mirror half of the crops
     steps: int = 64_000  # iterations in all
     milestones: tuple[int, ...] = (32_000, 48_000)  # iterations at which the learning rate is divided by 10
@@ -39,6 +40,7 @@ class Recipe:
     decay_bn: bool = True  # on BN's scale and shift too, as in Caffe
     momentum_form: str = "pytorch"  # v = m v + g, w -= lr v; "caffe": v = m v + lr g, w -= v, which differs where lr changes
     bn_batch: int | None = None  # images over which BN's statistics are taken; None: the whole batch; 64: two GPUs
+    precision: str = "tf32"  # of the step: "tf32" (a GPU's convolutions; a CPU knows only fp32), or "bf16" (autocast)
     warmup_lr: float | None = None  # section 4.2, ResNet-110: this rate, 0.01, ...
     warmup_until: float = 80.0  # ... until the running training error (percent, over 50 steps) is below this
 
@@ -140,6 +142,8 @@ ALLOWED = {
     "layers": (1, 2),
     "stride_on": ("1x1", "3x3"),
     "init": ("fan_in", "fan_out"),
+    "border": ("mean", "black"),
+    "precision": ("tf32", "bf16"),
     "momentum_form": ("pytorch", "caffe"),
     "split": ("50k", "45k/5k"),
     "scale": tuple(SCALES),

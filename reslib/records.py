@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from .files import renamed
 from .recipes import Recipe
 
 SCHEMA = 1
@@ -71,8 +72,9 @@ class Record:
         """One line: recorded when, on what, from which commit."""
         e = self.environment
         commit = (e["commit"] or "unknown")[:10] + (" (uncommitted changes)" if e["dirty"] else "")
+        rounded = "".join(f", taken up from half precision at iteration {step:,}" for step in e.get("rounded_at", ()))
         return (f"{self.name}: recorded {self.time['start'][:10]} on {e['device']} ({e['threads']} threads), "
-                f"torch {e['torch']}, commit {commit}, {self.time['seconds'] / 60:.1f} min")  # fmt: skip
+                f"torch {e['torch']}, commit {commit}, {self.time['seconds'] / 60:.1f} min{rounded}")  # fmt: skip
 
 
 def pack(classes: np.ndarray) -> str:
@@ -91,9 +93,8 @@ def write(record: Record, folder: str | Path) -> Path:
         lines = [f" {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in values.items()]
     except ValueError:
         raise ValueError(f"{path.name}: the record holds NaN or infinity and was not written.") from None
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    os.replace(part, path)
+    with renamed(path) as file:
+        file.write(("{\n" + ",\n".join(lines) + "\n}\n").encode())
     return path
 
 

@@ -23,7 +23,7 @@ class ResidentStep:
         self.device = next(net.parameters()).device
         part = data.images(recipe, train=True, data_dir=data_dir)
         self.pixels, self.labels = data.resident(part, self.device)
-        centre = data.mean_image(recipe, data_dir)
+        centre, self.offset = data.centring(recipe, data_dir, self.device)
         self.mean, self.byte = (torch.from_numpy(a).to(self.device) for a in (centre, data.BYTE))
         self.samples = data.split_ids(recipe, "train", len(part.labels))
         self.batches = len(self.samples) // recipe.batch  # an epoch's
@@ -51,6 +51,8 @@ class ResidentStep:
     def iteration(self) -> tuple[Tensor, Tensor]:
         ids, dy, dx, flip = (column.index_select(0, self.row)[0] for column in self.plan)
         images = data.gather(self.pixels, ids, dy, dx, flip, self.mean, self.recipe.pad, self.byte)
+        if self.offset is not None:
+            images = images - self.offset
         result = self.train_step(images, self.labels[ids])
         self.row += 1
         return result

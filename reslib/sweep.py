@@ -38,7 +38,6 @@ def carry_out(recipe: Recipe, options: dict, steps, messages) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os.kill(os.getpid(), signal.SIGTERM)), daemon=True).start()
-    os.environ["TQDM_DISABLE"] = "1"  # the parent shows how far all are
     from .train import train
 
     if options["device"] == "cpu":
@@ -51,12 +50,13 @@ def carry_out(recipe: Recipe, options: dict, steps, messages) -> None:
 
 
 def sweep(name: str | None, scale: str, *, jobs: int | None = None, time_limit: float | None = None, out: str | Path = "runs",
-          data_dir=None, device: str | None = None, backend: str = "auto") -> list[str]:  # fmt: skip
+          data_dir=None, device: str | None = None, backend: str = "auto",
+          half_checkpoints: bool = False) -> list[str]:  # fmt: skip
     """Carry out what is missing of a plan (None: of all) at a scale; records and checkpoints go into `out`.
 
-    jobs: runs at once (default: one a CPU core, SIDE_BY_SIDE on a GPU). time_limit: seconds. Returns what failed, a sentence
-    each. Raises ValueError as `plan.planned` and as `data.images`, KeyboardInterrupt after Ctrl-C or SIGTERM, when all has
-    been saved.
+    jobs: runs at once (default: one a CPU core, SIDE_BY_SIDE on a GPU). time_limit: seconds. The rest as `train`. Returns
+    what failed, a sentence each. Raises ValueError as `plan.planned` and as `data.images`, KeyboardInterrupt after Ctrl-C or
+    SIGTERM, when all has been saved.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     jobs = jobs or (SIDE_BY_SIDE if device != "cpu" else len(os.sched_getaffinity(0)))
@@ -66,7 +66,7 @@ def sweep(name: str | None, scale: str, *, jobs: int | None = None, time_limit: 
     todo = missing(scale, name, out)
     if todo:
         data.images(todo[0], train=True, data_dir=data_dir)  # missing or damaged data stop it here
-    options = {"out_dir": out, "data_dir": data_dir, "device": device, "backend": backend}
+    options = dict(out_dir=out, data_dir=data_dir, device=device, backend=backend, half_checkpoints=half_checkpoints)
     spawn, running, failed, finished, asked = multiprocessing.get_context("spawn"), {}, [], [], []
     messages, before = spawn.SimpleQueue(), {}
     for number in (signal.SIGINT, signal.SIGTERM):

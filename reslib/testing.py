@@ -20,13 +20,13 @@ def predict(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple
     device, training = _device(model), model.training
     model.eval()
     try:
-        pairs = [(model(x.to(device)).float().cpu(), y.cpu()) for x, y in batches]
+        pairs = [(model(x.to(device)).float(), y) for x, y in batches]  # a GPU is not waited for
     finally:
         model.train(training)
     if not pairs:
         raise ValueError("there is nothing to evaluate: the batches are empty.")
     logits, labels = zip(*pairs, strict=True)
-    return torch.cat(logits), torch.cat(labels)
+    return torch.cat(logits).cpu(), torch.cat(labels).cpu()
 
 
 def score(logits: Tensor, labels: Tensor) -> dict[str, float]:

@@ -1,13 +1,14 @@
 """Carry out a recipe: the learning rate, the step, evaluation, checkpoint and exact resume. `train(recipe)` -> Record.
 
 A run killed at any moment and started again ends with bit-identical weights on the same kind of device with the same number
-of threads: every random decision depends on (seed, epoch, sample) alone, and a checkpoint holds all the rest. The step is fp32
-and channels_last; on a CPU it is compiled where a run is long enough to pay for it (`compiles`; `python -m reslib bench step`),
-on a GPU it is one CUDA graph (resident.py).
+of threads: every random decision depends on (seed, epoch, sample) alone, and a checkpoint holds all the rest. The step is
+channels_last and as precise as the recipe says; it is compiled where a run is long enough to pay for that (`compiles`;
+`python -m reslib bench step`); on a GPU it is one CUDA graph (resident.py).
 """
 
 import contextlib
 import hashlib
+import importlib.util
 import math
 import shutil
 import signal
@@ -32,7 +33,9 @@ from .resident import ResidentStep
 CHECKPOINT_SECONDS = 60  # between checkpoints
 WARMUP_WINDOW = 50  # steps over which C14's training error is averaged
 PROBE_PIXELS = 2**16  # of the images probed, in all: 256 of 16x16, 64 of 32x32
-COMPILE_STEPS = 10_000  # of a run on a CPU, from which on its step is compiled: that takes a minute or more
+COMPILE_STEPS = 10_000  # of a run, from which on its step is compiled: that takes a minute or more, ...
+COMPILE_DEPTH = 200  # ... and far too long for deeper nets
+TEST_BATCH = 1_000  # images of a pass on a GPU; a CPU takes the recipe's batch
 
 
 def lr_at(recipe: Recipe, step: int, warm: bool = True) -> float:
@@ -54,7 +57,8 @@ def train_step(net: nn.Module, optimizer, images: Tensor, labels: Tensor) -> tup
 
 def compiles(recipe: Recipe, device: torch.device) -> bool:
     """Whether the step of a run is compiled: fixed by the recipe and the kind of machine, never by a timing. Recorded."""
-    return device.type == "cpu" and recipe.steps >= COMPILE_STEPS and shutil.which("c++") is not None
+    possible = shutil.which("c++") and (device.type == "cpu" or importlib.util.find_spec("triton"))
+    return bool(possible) and recipe.steps >= COMPILE_STEPS and recipe.depth <= COMPILE_DEPTH
 
 
 def optimizer_for(recipe: Recipe, net: nn.Module) -> torch.optim.SGD:
@@ -78,6 +82,16 @@ def in_parts(net: nn.Module, images: int):
     return lambda x: torch.cat([net(part) for part in x.split(images)])
 
 
+def in_bf16(net: nn.Module):
+    """The net applied in bfloat16 where that is safe (torch.autocast); weights, logits and the loss stay float32."""
+
+    def apply(x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):  # a CUDA graph must not reuse cast weights
+            return net(x).float()
+
+    return apply
+
+
 def stream(recipe: Recipe, step: int, **where) -> Iterator[tuple[Tensor, Tensor]]:
     """Training batches from iteration `step` on, epoch after epoch, without end. Arguments as `data.loader`."""
     per_epoch = len(data.loader(recipe, "train", **where))
@@ -98,13 +112,15 @@ def probe_steps(recipe: Recipe) -> set[int]:
 
 
 def train(recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume: bool = True, device=None,
-          backend: str = "auto", steps_done=None) -> Record:  # fmt: skip
+          backend: str = "auto", half_checkpoints: bool = False, steps_done=None) -> Record:  # fmt: skip
     """Carry out a recipe and write its record into `out_dir`; returns the record.
 
     resume: take up the checkpoint in `out_dir`, if there is one, with its number of threads; a finished run is only read.
-    device=None: a GPU if there is one. steps_done: a shared number whose `value` is kept at the iterations done. Ctrl-C and
-    SIGTERM stop a run after its iteration, with a checkpoint. Raises as `data.loader`; ValueError for a damaged checkpoint or
-    record, or a run that another process is at; FloatingPointError if the loss is no longer finite.
+    device=None: a GPU if there is one. half_checkpoints: weights and momentum in half precision, half the bytes to carry; a
+    run taken up from one does not end with the same bits, and its record says so. steps_done: a shared number whose `value`
+    is kept at the iterations done, instead of a progress bar. Ctrl-C and SIGTERM stop a run after its iteration, with a
+    checkpoint. Raises as `data.loader`; ValueError for a damaged checkpoint or record, or a run that another process is at;
+    FloatingPointError if the loss is no longer finite.
     """
     if recipe.data == "imagenet":
         raise ValueError("train() carries out CIFAR recipes; for ImageNet there are the nets, `reslib.loader` and the tests of "
@@ -112,14 +128,16 @@ def train(recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     with locked(out_dir / f"{recipe.name}.lock"):
-        return carry_out(recipe, data_dir, out_dir, resume, device, backend, steps_done)
+        return carry_out(recipe, data_dir, out_dir, resume, device, backend, half_checkpoints, steps_done)
 
 
-def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, backend: str, steps_done) -> Record:
+def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, backend: str, half: bool, steps_done) -> Record:
     """`train`, once the run is held."""
     checkpoint, finished = out_dir / f"{recipe.name}.ckpt", out_dir / f"{recipe.name}.json"
     if resume and finished.exists():
         return read(finished)
+    for left in out_dir.glob(f"{recipe.name}.*.part"):  # of a run killed while it wrote
+        left.unlink(missing_ok=True)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     backend = data.choose_backend(recipe, backend, device)
     fingerprint = describe_data(recipe, data_dir)
@@ -134,7 +152,11 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
     step_net = torch.compile(net) if compiled else net  # the same weights
     if recipe.bn_batch is not None:
         step_net = in_parts(step_net, recipe.bn_batch)
+    if recipe.precision == "bf16":
+        step_net = in_bf16(step_net)
     machine = environment(device, state.threads, compiled)
+    if state.rounded:
+        machine["rounded_at"] = state.rounded
 
     still = dict(data_dir=data_dir, augment=False, backend="array", device=device)  # the same batches bit for bit
     batches = stream(recipe, state.step, data_dir=data_dir, backend=backend, device=device)
@@ -144,7 +166,8 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
         resident = ResidentStep(recipe, net, optimizer, step, step=state.step, data_dir=data_dir)
     began = saved = time.monotonic() - state.seconds
     bar = tqdm(total=recipe.steps * recipe.batch, initial=state.step * recipe.batch, unit=" images", unit_scale=True,
-               desc=recipe.name.rsplit("-", 1)[0], mininterval=1, dynamic_ncols=True)  # fmt: skip
+               desc=recipe.name.rsplit("-", 1)[0], mininterval=1, dynamic_ncols=True,
+               disable=steps_done is not None)  # fmt: skip
     with bar, contextlib.closing(batches), between_steps() as stop:
         if state.step == 0:
             state.probes.append(probe(recipe, net, 0, still))
@@ -171,7 +194,7 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
             bar.update(recipe.batch)
 
             if state.step % recipe.eval_every == 0 and state.step < recipe.steps:
-                result = testing.evaluate(net, data.loader(recipe, "test", **still))
+                result = testing.evaluate(net, whole(recipe, "test", still))
                 note_test(state, result["top1_error"], result["loss"])
             if state.step in probe_steps(recipe):
                 state.probes.append(probe(recipe, net, state.step, still))
@@ -179,7 +202,7 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
                 steps_done.value = state.step
             if stop or time.monotonic() - saved > CHECKPOINT_SECONDS or state.step == recipe.steps:
                 state.seconds = time.monotonic() - began
-                save_checkpoint(checkpoint, recipe, net, optimizer, state)
+                save_checkpoint(checkpoint, net, optimizer, state, half)
                 saved = time.monotonic()
             if stop:
                 raise KeyboardInterrupt if stop[0] == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
@@ -226,6 +249,12 @@ def note_test(state: State, error: float, loss: float) -> None:
         state.best = {"step": state.step, "test_error": short(error)}
 
 
+def whole(recipe: Recipe, split: str, still: dict):
+    """All images of a split, not augmented, in their order."""
+    wide = {} if still["device"].type == "cpu" else {"batch": TEST_BATCH, "bn_batch": None}
+    return data.loader(replace(recipe, **wide), split, **still)
+
+
 def probe(recipe: Recipe, net: nn.Module, step: int, still: dict) -> dict:
     """`probes.probe` on the first training images, not augmented."""
     few = replace(recipe, batch=PROBE_PIXELS // recipe.size**2)
@@ -236,8 +265,7 @@ def probe(recipe: Recipe, net: nn.Module, step: int, still: dict) -> dict:
 
 def finish(recipe: Recipe, net: nn.Module, state: State, still: dict) -> tuple[dict, str]:
     """The final passes, with moving-average and with recomputed BN statistics; returns (final, packed predictions)."""
-    everything = data.loader(recipe, "train", **still)  # all training images, not augmented, in their order
-    test = data.loader(recipe, "test", **still)
+    everything, test = (whole(recipe, split, still) for split in ("train", "test"))
     logits, labels = testing.predict(net, test)
     tested, trained = testing.score(logits, labels), testing.evaluate(net, everything)
     recomputed = testing.evaluate(testing.recomputed_bn(net, everything), test)
@@ -250,7 +278,7 @@ def finish(recipe: Recipe, net: nn.Module, state: State, still: dict) -> tuple[d
         "test_error_recomputed_bn": recomputed["top1_error"], "test_loss_recomputed_bn": recomputed["loss"],
     }  # fmt: skip
     if recipe.split != "50k":
-        final["val_error"] = testing.evaluate(net, data.loader(recipe, "val", **still))["top1_error"]
+        final["val_error"] = testing.evaluate(net, whole(recipe, "val", still))["top1_error"]
     if recipe.warmup_lr is not None:
         final["warmup_steps"] = state.warm_at
     if recipe.shortcut is None and recipe.layers == 2 and recipe.depth < probes.EXTENDED_DEPTH:

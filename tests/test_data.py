@@ -52,19 +52,29 @@ def test_backends_agree_on_images_as_they_are(cifar, split):
         assert same(reference, batches(POCKET, split, backend="ffcv", **last))
 
 
-def test_pixels_are_what_the_paper_says(cifar):
-    """A crop of the mean-subtracted image in a border of zeros, or its mirror image, computed here from scratch."""
+@pytest.mark.parametrize("border", ["mean", "black"])
+def test_pixels_are_what_the_paper_says(border, cifar):
+    """A crop of the mean-subtracted image in a border of zeros, or its mirror image, computed here from scratch.
+
+    black: a crop of the image in a black border, or its mirror image, minus the mean image."""
     part = data.images(CIFAR, train=True, data_dir=cifar)
     mean = (part.pixels.astype(np.float64) / 255).mean(0)
+    before, after = (mean, 0) if border == "mean" else (0, mean)
     draws = data.epoch_draws(0, 0, 50_000, 4)
-    x, y = batches(CIFAR, n=1, data_dir=cifar)[0]
+    recipe = replace(CIFAR, border=border)
+    found = batches(recipe, n=1, data_dir=cifar)
+    x, y = found[0]
     assert x.dtype == torch.float32 and x.is_contiguous(memory_format=torch.channels_last) and y.dtype == torch.int64
     for i in (0, 1, 2, 63, 127):
         sample = draws.order[i]
-        padded = np.pad(part.pixels[sample] / 255 - mean, ((4, 4), (4, 4), (0, 0)))
+        padded = np.pad(part.pixels[sample] / 255 - before, ((4, 4), (4, 4), (0, 0)))
         crop = padded[draws.dy[sample] : draws.dy[sample] + 32, draws.dx[sample] : draws.dx[sample] + 32]
-        crop = crop[:, ::-1] if draws.flip[sample] else crop
+        crop = (crop[:, ::-1] if draws.flip[sample] else crop) - after
         assert np.allclose(x[i].permute(1, 2, 0), crop, atol=1e-6) and y[i] == part.labels[sample]
+    for backend in ("array", "torch"):
+        assert same(found, batches(recipe, n=1, data_dir=cifar, backend=backend))
+    still = dict(split="test", n=1, data_dir=cifar, augment=False)
+    assert same(batches(recipe, **still), batches(CIFAR, **still))
 
 
 def test_an_epoch_is_a_permutation_cut_into_full_batches(cifar):

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import reslib
-from reslib import CIFAR, probes, testing
+from reslib import CIFAR, checkpoint, probes, testing
 from reslib.records import read
 
 train = importlib.import_module("reslib.train")
@@ -67,18 +67,19 @@ def test_a_compiled_run_is_the_plain_loop_too(tmp_path, monkeypatch):
     assert record.final["test_loss"] == pytest.approx(eager.final["test_loss"], rel=0.02)
 
 
-@pytest.mark.parametrize("start", [0, 9])
-def test_the_resident_step_is_the_reference_step(start):
+@pytest.mark.parametrize(("start", "border"), [(0, "mean"), (9, "mean"), (0, "black")])
+def test_the_resident_step_is_the_reference_step(start, border):
     """Iteration by iteration the same bits, over the end of an epoch (11 batches), fresh and resumed. Without its graph."""
+    recipe = replace(TINY, border=border)
     net, other = (TINY.net().to(memory_format=torch.channels_last) for _ in "ab")
     optimizer, resident_optimizer = (train.optimizer_for(TINY, n) for n in (net, other))
-    batches = train.stream(TINY, 0, backend="array")
+    batches = train.stream(recipe, 0, backend="array")
     for _ in range(start):
         train.train_step(net, optimizer, *next(batches))
     other.load_state_dict(net.state_dict())
     resident_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     one = partial(train.train_step, other, resident_optimizer)
-    step = train.ResidentStep(TINY, other, resident_optimizer, one, step=start)
+    step = train.ResidentStep(recipe, other, resident_optimizer, one, step=start)
     for number in range(start, 15):
         lr = train.lr_at(TINY, number)
         optimizer.param_groups[0]["lr"] = lr
@@ -132,6 +133,14 @@ def test_bn_without_decay_and_over_half_a_batch():
     for wrong in (3, 1, 256):
         with pytest.raises(ValueError, match="bn_batch"):
             replace(CIFAR, bn_batch=wrong)
+
+
+def test_bf16_is_the_same_run_but_for_rounding(tmp_path):
+    bf16, fp32 = (reslib.train(replace(TINY, precision=p), out_dir=tmp_path, device="cpu") for p in ("bf16", "tf32"))
+    assert bf16.curve["train_loss"] == pytest.approx(fp32.curve["train_loss"], rel=0.05)
+    assert bf16.weights_sha256 != fp32.weights_sha256
+    net, images = TINY.net(), torch.randn(4, 3, 16, 16)
+    assert train.in_bf16(net)(images).dtype == torch.float32 and not torch.equal(train.in_bf16(net)(images), net(images))
 
 
 def test_the_record_says_what_was_trained(tmp_path):
@@ -199,6 +208,35 @@ def test_killed_at_random_steps_and_resumed(tmp_path):
     whole, resumed = (read(next((tmp_path / name).glob("*.json"))) for name in ("whole", "killed"))
     assert same_run(whole, resumed)
     assert not list(folder.glob("*.ckpt"))
+
+
+def stopped_halfway(tmp_path, monkeypatch, half):
+    """A run ended after its tenth iteration, with a checkpoint."""
+
+    class Stop:
+        value = 0
+
+        def __setattr__(self, name, step):
+            if step == 10:
+                signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
+    with pytest.raises(SystemExit):
+        reslib.train(TINY, out_dir=tmp_path, half_checkpoints=half, device="cpu", steps_done=Stop())
+    return next(tmp_path.glob("*.ckpt"))
+
+
+def test_half_the_bytes_and_marked(tmp_path, monkeypatch):
+    """Taken up from half precision: within rounding, and the record says where; a run only saved so is exact."""
+    whole, half = (stopped_halfway(tmp_path / name, monkeypatch, name == "half") for name in ("whole", "half"))
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    exact, rounded = (reslib.train(TINY, out_dir=tmp_path / name, device="cpu") for name in ("whole", "half"))
+    saved = reslib.train(TINY, out_dir=tmp_path / "saved", half_checkpoints=True, device="cpu")
+    assert rounded.environment["rounded_at"] == [10] and "rounded_at" not in exact.environment
+    assert rounded.curve["train_loss"] == pytest.approx(exact.curve["train_loss"], rel=1e-2)
+    assert same_run(saved, exact) and rounded.weights_sha256 != exact.weights_sha256
+    assert "taken up from half precision at iteration 10" in rounded.provenance()
+    assert torch.equal(checkpoint.halved(torch.tensor([1e5])), torch.tensor([1e5]))
 
 
 def test_finished_runs_are_only_read(tmp_path):
