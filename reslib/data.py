@@ -1,8 +1,7 @@
 """Images and batches: integrity, splits, and three backends behind one loader that yield the same batches bit for bit.
 
-Pixels are in [0, 1] minus the mean image of the training part (per pixel, no division); crops are taken out of a border
-of zeros laid round the subtracted image, or, where the recipe says "black", the mean is subtracted after all that; half of
-them are mirrored (section 4.2). What is drawn comes from draws.py.
+Pixels are in [0, 1] minus the mean image of the training part (per pixel, no division); crops are taken out of a border of
+zeros round the subtracted image (border "black": out of the image itself, the mean goes last); half of them are mirrored.
 
     ffcv    a .beton file through FFCV's workers and one fused kernel (ffcv_backend.py)
     array   the whole set in memory, on the CPU (the same kernel) or resident on the GPU (one indexed gather)
@@ -272,18 +271,16 @@ def loader(recipe: Recipe, split: str, *, data_dir=None, epoch: int = 0, start_b
     ids = split_ids(recipe, split, len(part.labels))
     if augment:
         plan = augmented(recipe, ids, epoch, len(part.labels), shuffled=split == "train")
-        plan = Plan(*(column[start_batch * recipe.batch :] for column in plan))
-        ids = plan.ids
     else:
-        ids = ids[start_batch * recipe.batch :]
         centre = np.full(len(ids), recipe.pad, np.uint8)
         plan = Plan(ids, centre, centre, np.zeros(len(ids), np.uint8))
+    plan = Plan(*(column[start_batch * recipe.batch :] for column in plan))
     make = {
         "ffcv": lambda: ffcv_backend.batches(part, plan, mean, recipe.pad, recipe.batch, workers),
         "array": lambda: array_batches(part, plan, mean, recipe.pad, recipe.batch, device),
         "torch": lambda: torch_batches(part, plan, mean, recipe.pad, recipe.batch, workers),
     }[backend]
-    return Loader(-(-len(ids) // recipe.batch), make, device, offset)
+    return Loader(-(-len(plan.ids) // recipe.batch), make, device, offset)
 
 
 def choose_backend(recipe: Recipe, backend: str, device) -> str:

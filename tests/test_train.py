@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import reslib
-from reslib import CIFAR, checkpoint, probes, testing
+from reslib import CIFAR, checkpoint, measures, probes, testing
 from reslib.records import read
 
 train = importlib.import_module("reslib.train")
@@ -280,9 +280,9 @@ def test_warmup_ends_below_the_threshold():
 
 def test_probing_changes_nothing():
     net, (images, labels) = TINY.net(), next(iter(reslib.loader(TINY, "train")))
-    before = train.weights_sha256(net)
+    before = measures.weights_sha256(net)
     found = probes.probe(net, images, labels)
-    assert train.weights_sha256(net) == before and net.training and all(p.grad is None for p in net.parameters())
+    assert measures.weights_sha256(net) == before and net.training and all(p.grad is None for p in net.parameters())
     assert found["layer"] == ["conv1", *(f"layer{s}.0.conv{i}" for s in (1, 2, 3) for i in (1, 2))]
     assert found["response_std"] == pytest.approx([1] * 7, rel=0.05)  # fresh BN
     assert all(math.isfinite(g) and g > 0 for g in found["response_gradient"] + found["weight_gradient"])
