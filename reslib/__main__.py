@@ -157,9 +157,12 @@ def step(depth: int = 20, size: int = 32, batch: int = 128, rounds: int = 7, ste
     if threads:
         torch.set_num_threads(threads)
     variants = (bench.PLAIN, bench.EAGER, *(bench.COMPILED,) * compiled, *(bench.GRAPH,) * (device != "cpu"))
-    seconds = bench.in_turns(bench.steps_of(depth, size, batch, variants, device, data_dir), rounds, steps)
+    made = bench.steps_of(depth, size, batch, variants, device, data_dir)
+    seconds, shares = bench.in_turns(made, rounds, steps), bench.shares(made[bench.EAGER], device)
+    parts = ", ".join(f"{kind} {share:.0f} %" for kind, share in shares.items())
     print(f"ResNet-{depth}, {size}x{size}, batch {batch}, {machine(device)}, median of {rounds} rounds\n\n"
-          f"{bench.step_table(seconds, batch)}\n\nlargest resident memory: {bench.peak_memory():.2f} GB")  # fmt: skip
+          f"{bench.step_table(seconds, batch)}\n\nof a step's time ({bench.EAGER}): {parts}\n"
+          f"largest resident memory: {bench.peak_memory():.2f} GB")  # fmt: skip
 
 
 @bench_app.command()

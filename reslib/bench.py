@@ -1,5 +1,6 @@
 """Timings that can be trusted on a noisy machine: variants in turn, several rounds, medians and ratios from one run."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -67,6 +68,25 @@ def step_table(seconds: dict, batch: int) -> str:
         ratio = statistics.median(a / b for a, b in zip(first, values, strict=True))
         lines.append(f"| {name} | {middle:.1f} ({min(ms):.1f} to {max(ms):.1f}) | {batch / middle * 1e3:,.0f} | {ratio:.2f} |")
     return "\n".join(lines)
+
+
+KINDS = {"convolution": ("conv",), "batch norm": ("batch_norm",), "ReLU": ("relu", "clamp_min", "threshold"), "SGD": ("sgd",)}
+"""Kinds of operations by words in PyTorch's names of them; what fits none is "other": additions, the loss, copies, dispatch."""
+
+
+def shares(step: Callable, device: str) -> dict[str, float]:
+    """Where the time of an eager step goes: percent of it by kind of operation, the largest first (torch.profiler)."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler talks on stderr
+    activity = torch.profiler.ProfilerActivity
+    activities = [activity.CPU] if device == "cpu" else [activity.CPU, activity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        step()[0].item()
+    found = dict.fromkeys([*KINDS, "other"], 0.0)
+    for event in profile.key_averages():
+        kind = next((kind for kind, words in KINDS.items() if any(word in event.key.lower() for word in words)), "other")
+        found[kind] += event.self_cpu_time_total if device == "cpu" else event.self_device_time_total
+    total = sum(found.values())
+    return {kind: 100 * time / total for kind, time in sorted(found.items(), key=lambda item: -item[1])}
 
 
 def ceilings(device: str) -> tuple[float, float]:

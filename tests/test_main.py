@@ -1,6 +1,7 @@
 """The command line, as a user calls it: what works, and one sentence for what does not."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -34,6 +35,8 @@ def test_bench_step():
     )
     assert found.returncode == 0, found.stderr
     assert "| channels_last |" in found.stdout and "resident memory" in found.stdout
+    parts = re.findall(r"(convolution|batch norm|ReLU|SGD|other) (\d+) %", found.stdout)
+    assert len(parts) == 5 and 98 <= sum(int(share) for _, share in parts) <= 102 and found.stderr == ""
 
 
 def test_bench_scaling():
