@@ -1,12 +1,14 @@
 """What a run leaves while it is not finished: a checkpoint, a lock; and how it is stopped between two iterations."""
 
 import contextlib
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from torch import Tensor, nn
@@ -70,24 +72,51 @@ def load_checkpoint(path: Path, net: nn.Module, optimizer) -> State:
     return state
 
 
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a run for this process. Raises ValueError if another one still holds it after LOCK_SECONDS. (Windows: no lock.)"""
+class BusyError(ValueError):
+    """Another process is at this run."""
+
+
+def take(path: Path) -> TextIO | None:
+    """A lock file, opened and held by this process; None if another one holds it. (Windows: it is not locked.)"""
+    file = path.open("w")
     try:
         import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            raise FileNotFoundError  # its holder removed it just now
     except ImportError:
-        yield
-        return
-    with path.open("w") as file:
-        for tries in range(LOCK_SECONDS + 1):
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            if tries == LOCK_SECONDS:
-                raise ValueError(f"{path.stem} is being carried out by another process: wait for it, or use another out_dir.")
-            time.sleep(1)
-        yield
-        path.unlink(missing_ok=True)
+        pass
+    except (BlockingIOError, FileNotFoundError):
+        file.close()
+        return None
+    return file
+
+
+def busy(path: Path) -> bool:
+    """Whether another process holds the run of this lock file."""
+    if not path.exists():
+        return False
+    file = take(path)
+    if file:
+        file.close()
+    return file is None
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a run for this process. Raises BusyError if another one still holds it after LOCK_SECONDS."""
+    end = time.monotonic() + LOCK_SECONDS
+    while (file := take(path)) is None:
+        if time.monotonic() > end:
+            raise BusyError(f"{path.stem} is being carried out by another process: wait for it, or use another out_dir.")
+        time.sleep(1)
+    with file:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(PermissionError):  # Windows keeps what is open
+                path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

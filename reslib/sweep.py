@@ -4,7 +4,8 @@
 
 Every run is a process of its own (on a CPU with one thread), so that one that fails does not take others along. Ctrl-C, SIGTERM
 and the time limit stop all of them between two iterations, with checkpoints; after SIGKILL they notice and do the same. The
-next call, here or where `out` was carried to, goes on from there. Finished runs are never repeated.
+next call, here or where `out` was carried to, goes on from there. Finished runs are never repeated; several sweeps that share
+`out`, the jobs of a cluster, take different ones.
 """
 
 import multiprocessing.connection
@@ -19,18 +20,24 @@ import torch
 from tqdm.auto import tqdm
 
 from . import data
+from .checkpoint import LOCK_SECONDS, busy
 from .plan import planned, work
 from .recipes import Recipe
 from .records import folder
 
 SIDE_BY_SIDE = 4  # runs on one GPU, where --jobs does not say
 STOP_SECONDS = 60  # for a run to finish its iteration and save
+BUSY = 75  # the status of a child whose run another sweep is at
 
 
 def missing(scale: str, name: str | None, out: Path) -> list[Recipe]:
     """The planned runs that have no record, neither among the evidence nor in `out`. Raises as `plan.planned`."""
     recipes = [recipe for _, recipe in planned(scale, name)]
     return [r for r in recipes if not any((where / f"{r.name}.json").exists() for where in (folder(), out))]
+
+
+def lock(recipe: Recipe, out: Path) -> Path:
+    return out / f"{recipe.name}.lock"
 
 
 def carry_out(recipe: Recipe, options: dict, steps, messages) -> None:
@@ -42,6 +49,8 @@ def carry_out(recipe: Recipe, options: dict, steps, messages) -> None:
 
     if options["device"] == "cpu":
         torch.set_num_threads(1)
+    if busy(lock(recipe, options["out_dir"])):  # taken by another sweep in the meantime
+        sys.exit(BUSY)
     try:
         train(recipe, **options, steps_done=steps)
     except Exception as error:
@@ -59,10 +68,13 @@ def sweep(name: str | None, scale: str, *, jobs: int | None = None, time_limit: 
     SIGTERM, when all has been saved.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    jobs = jobs or (SIDE_BY_SIDE if device != "cpu" else len(os.sched_getaffinity(0)))
+    if jobs is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        jobs = SIDE_BY_SIDE if device != "cpu" else cores
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}: it must be at least 1.")
-    out, began = Path(out), time.monotonic()
+    out = Path(out)
+    began = idle = time.monotonic()
     todo = missing(scale, name, out)
     if todo:
         data.images(todo[0], train=True, data_dir=data_dir)  # missing or damaged data stop it here
@@ -77,13 +89,21 @@ def sweep(name: str | None, scale: str, *, jobs: int | None = None, time_limit: 
     try:
         with bar:
             while (waiting or running) and not asked and (time_limit is None or time.monotonic() - began < time_limit):
-                while waiting and len(running) < jobs:
-                    recipe, steps = waiting.pop(0), spawn.Value("q", 0)
+                free = [recipe for recipe in waiting if not busy(lock(recipe, out))]
+                for recipe in free[: jobs - len(running)]:
+                    waiting.remove(recipe)
+                    steps = spawn.Value("q", 0)
                     child = spawn.Process(target=carry_out, args=(recipe, options, steps, messages), name=recipe.name)
                     child.start()
                     running[child] = recipe, steps
-                multiprocessing.connection.wait([child.sentinel for child in running], timeout=0.5)
-                collect(running, finished, failed, messages)
+                if running:
+                    idle = time.monotonic()
+                    multiprocessing.connection.wait([child.sentinel for child in running], timeout=0.5)
+                elif time.monotonic() > idle + LOCK_SECONDS:
+                    break  # other sweeps are at all that is left
+                else:
+                    time.sleep(0.5)
+                waiting += collect(running, finished, failed, messages)
                 done = sum(map(work, finished)) + sum(work(r) * s.value / r.steps for r, s in running.values())
                 bar.n = min(done, bar.total)
                 bar.set_description_str(f"{len(finished)}/{len(todo)} runs", refresh=False)
@@ -105,14 +125,20 @@ def sweep(name: str | None, scale: str, *, jobs: int | None = None, time_limit: 
     return failed
 
 
-def collect(running: dict, finished: list, failed: list, messages, stopped: bool = False) -> None:
-    """Take the children that have ended out of `running`; a failure becomes a sentence in `failed`, printed at once."""
+def collect(running: dict, finished: list, failed: list, messages, stopped: bool = False) -> list[Recipe]:
+    """Take the children that have ended out of `running`; a failure becomes a sentence in `failed`, printed at once.
+
+    Returns the runs that other sweeps were at."""
+    taken = []
     for child in [child for child in running if not child.is_alive()]:
         recipe, _ = running.pop(child)
         if child.exitcode == 0:
             finished.append(recipe)
+        elif child.exitcode == BUSY:
+            taken.append(recipe)
         elif not stopped:
             code = child.exitcode
             said = f"{recipe.name}: ended with status {code}" + " (killed, out of memory?)" * (code == -signal.SIGKILL)
             failed.append(said if messages.empty() else messages.get())
             tqdm.write(failed[-1], file=sys.stderr)
+    return taken

@@ -14,6 +14,7 @@ import torch
 
 import reslib
 from reslib import CIFAR, plan, records
+from reslib.checkpoint import busy
 from reslib.records import read
 from reslib.sweep import missing, sweep
 
@@ -82,6 +83,22 @@ def test_everything_once(tmp_path):
     again = reslib.train(record.recipe, out_dir=tmp_path / "again", device="cpu")
     torch.set_num_threads(threads)
     assert record.weights_sha256 == again.weights_sha256
+
+
+def test_two_sweeps_share_the_work(tmp_path, monkeypatch):
+    """Each takes the runs that the other is not at; one that the other keeps is no failure."""
+    recipes = [replace(CIFAR.at("demo"), depth=8, seed=seed) for seed in (1, 2)]
+    monkeypatch.setattr("reslib.sweep.planned", lambda scale, name: ((None, recipe) for recipe in recipes))
+    monkeypatch.setattr("reslib.sweep.LOCK_SECONDS", 1)
+    locks = [tmp_path / f"{recipe.name}.lock" for recipe in recipes]
+    held = "from pathlib import Path; import sys, time; from reslib.checkpoint import locked\n" \
+           "with locked(Path(sys.argv[1])): print(flush=True); time.sleep(600)"  # fmt: skip
+    with subprocess.Popen([sys.executable, "-c", held, locks[0]], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        assert [busy(lock) for lock in locks] == [True, False]
+        assert sweep(None, "demo", jobs=1, out=tmp_path, device="cpu") == []
+        other.kill()
+    assert missing("demo", None, tmp_path) == recipes[:1] and not any(busy(lock) for lock in locks)
 
 
 def test_a_failure_is_told_and_the_others_go_on(tmp_path, monkeypatch, capsys):
