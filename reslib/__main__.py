@@ -156,7 +156,9 @@ def step(depth: int = 20, size: int = 32, batch: int = 128, rounds: int = 7, ste
 
     if threads:
         torch.set_num_threads(threads)
-    variants = (bench.PLAIN, bench.EAGER, *(bench.COMPILED,) * compiled, *(bench.GRAPH,) * (device != "cpu"))
+    variants = [bench.PLAIN, bench.EAGER, bench.COMPILED]
+    variants += [bench.GRAPH, f"{bench.GRAPH}, compiled"] if device != "cpu" else []
+    variants = [name for name in variants if compiled or "compiled" not in name]
     made = bench.steps_of(depth, size, batch, variants, device, data_dir)
     seconds, shares = bench.in_turns(made, rounds, steps), bench.shares(made[bench.EAGER], device)
     parts = ", ".join(f"{kind} {share:.0f} %" for kind, share in shares.items())

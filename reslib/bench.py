@@ -16,14 +16,15 @@ from .resident import ResidentStep
 from .resnet import cifar_resnet
 from .train import optimizer_for, train_step
 
-PLAIN, EAGER, COMPILED, GRAPH = VARIANTS = ("eager NCHW", "channels_last", "channels_last, compiled", "CUDA graph")
+PLAIN, EAGER, COMPILED, GRAPH = "eager NCHW", "channels_last", "channels_last, compiled", "CUDA graph"
 
 
-def steps_of(depth: int, size: int, batch: int, variants: tuple[str, ...], device: str, data_dir=None) -> dict[str, Callable]:
+def steps_of(depth: int, size: int, batch: int, variants, device: str, data_dir=None) -> dict[str, Callable]:
     """A training step of every variant, warmed up, each on a net of its own: {"eager NCHW": step, ...}.
 
     "eager NCHW" is the plain loop: contiguous tensors, torch's default SGD. What `train` does: "channels_last" on a CPU in
-    short runs, "channels_last, compiled" in long ones, "CUDA graph" on a GPU; that one loads its batches too (CIFAR-10).
+    short runs, "channels_last, compiled" in long ones; on a GPU "CUDA graph", in long runs of a compiled net: that loads its
+    batches too (CIFAR-10).
     """
     recipe, made = replace(CIFAR, depth=depth, size=size, batch=batch), {}
     labels = torch.randint(10, (batch,), device=device)
@@ -34,12 +35,11 @@ def steps_of(depth: int, size: int, batch: int, variants: tuple[str, ...], devic
         else:
             net, images = (t.to(memory_format=torch.channels_last) for t in (net, images))
             optimizer = optimizer_for(recipe, net)
-        if name == GRAPH:
-            one = partial(train_step, net, optimizer)
+        one = partial(train_step, torch.compile(net) if "compiled" in name else net, optimizer)
+        if name.startswith(GRAPH):
             made[name] = partial(ResidentStep(recipe, net, optimizer, one, data_dir=data_dir), recipe.lr)
         else:
-            net = torch.compile(net) if name == COMPILED else net
-            made[name] = partial(train_step, net, optimizer, images, labels)
+            made[name] = partial(one, images, labels)
         made[name]()
     return made
 
