@@ -19,11 +19,11 @@
 # > **Sections 3.2, 3.3 and 4.1 of the paper; Eq. 1 and 2, Fig. 5, Table 3.** Claims: C11 (an identity shortcut is free), C8
 # > (options A, B and C all beat the plain net, and differ little), C12 (a shortcut round a single layer is no advantage).
 # >
-# > **What this costs.** As it stands, this page computes for less than a minute on two CPU cores and downloads nothing. It
-# > counts, measures this machine, and trains the smallest nets of the family on scanned digits, a *demonstration* that
-# > proves nothing about the paper. The *evidence* is replayed from recorded runs. To make it again: the options and the
-# > one-layer blocks, at two depths, with three seeds are thirty runs, each of them minutes on two cores at `pocket` scale, half
-# > an hour and more at `night`, minutes on a GPU at `paper`.
+# > **What this costs.** As it stands, this page computes for about a minute on two CPU cores and downloads nothing. It counts,
+# > measures this machine, and trains the smallest nets of the family on scanned digits, a *demonstration* that proves nothing
+# > about the paper. The *evidence* is replayed from recorded runs; how long each took is listed at the end. To make it again:
+# > five nets (no shortcut, A, B, C, one-layer blocks) at two depths with three seeds are thirty runs, each of them minutes on
+# > two idle cores at `pocket` scale, half an hour and more at `night`, minutes on a GPU at `paper`.
 
 # %% tags=["parameters"]
 scale = "demo"  # "demo": demonstration, and the pocket runs replayed; "pocket", "night", "paper": that scale's runs
@@ -48,7 +48,7 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
-from scipy import stats
+from scipy import optimize, stats
 from torch import nn
 from torch.nn.functional import conv2d, relu
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -102,8 +102,9 @@ def say(text):
 # ## What a shortcut adds
 #
 # A residual block computes $\mathbf{y} = \mathcal{F}(\mathbf{x}, \{W_i\}) + \mathbf{x}$ (Eq. 1), and then a rectifier. The sum
-# needs both terms to have the same dimensions. Where a stage begins, they have not: the map is halved and the channels are
-# doubled. There, and if one likes everywhere, a linear map can stand on the shortcut (Eq. 2):
+# needs both terms to have the same dimensions. Within a *stage*, a run of blocks on maps of one size, they have. Where a stage
+# begins, they have not: the map is halved and the channels are doubled. There, and if one likes everywhere, a linear map can
+# stand on the shortcut (Eq. 2):
 #
 # $$ \mathbf{y} = \mathcal{F}(\mathbf{x}, \{W_i\}) + W_s\,\mathbf{x} \tag{2} $$
 #
@@ -114,7 +115,7 @@ def say(text):
 # - **B**: a projection $W_s$ where the dimensions grow, identity elsewhere.
 # - **C**: a projection everywhere.
 #
-# All of it is a dozen lines. $W_s$ is one matrix, applied at every position: a 1x1 convolution.
+# The last two differ within the stages only. All of it is a dozen lines. $W_s$ is one matrix, applied at every position: a 1x1 convolution.
 
 
 # %%
@@ -161,7 +162,7 @@ pd.DataFrame(rows, columns=["option", "shortcut", "is", "parameters"]).set_index
 # ### On tensors one can look at
 #
 # Here is a scanned digit as a net might see it: four channels, made by four fixed filters and a rectifier. It goes through the
-# options. Mid-grey is zero.
+# options. Mid-grey is zero. (After a projection the background is not: its normalisation takes the mean away.)
 
 # %%
 filters = torch.tensor(
@@ -181,23 +182,28 @@ grows = {option: resnet.shortcut_path(option, 4, 8, 2) for option in "AB"}
 stays = {option: resnet.shortcut_path(option, 4, 4, 1) for option in "ABC"}
 with torch.no_grad():
     assert torch.equal(stays["A"](digit), digit) and torch.equal(stays["B"](digit), digit)
+    taken = torch.full_like(digit, torch.nan)
+    taken[:, :, ::2, ::2] = digit[:, :, ::2, ::2]  # every second row and column
+    assert torch.equal(grows["A"](digit)[:, :4], digit[:, :, ::2, ::2])
     shown = {
         "x": digit,
+        "what is\nleft of it": taken,
         "A, where\nit grows": grows["A"](digit),
         "B and C,\nwhere it\ngrows": grows["B"](digit),
         "A and B,\nwithin a\nstage": stays["A"](digit),
         "C, within\na stage": stays["C"](digit),
     }
 
-# %% mystnb={"figure": {"caption": "A digit of four channels, 16x16, through the options. Where the dimensions grow (second and third row), maps are halved: A copies every second row and column and appends channels of zeros, B and C mix the channels by a matrix, here a random one. Within a stage (last two rows), A and B hand x on, C mixes again.", "name": "fig-options"}} tags=["hide-input"]
-figure, axes = plt.subplots(len(shown), 8, figsize=(8, 5.4))
+# %% mystnb={"figure": {"caption": "A digit of four channels, 16x16, through the options. Where the dimensions grow (rows two to four), maps are halved: only every second row and column of x is taken (second row; what is left out is blue). A moves these together and appends channels of zeros, B and C mix them by a matrix, here a random one. Within a stage (last two rows), A and B hand x on, C mixes again.", "name": "fig-options"}} tags=["hide-input"]
+figure, axes = plt.subplots(len(shown), 8, figsize=(8, 6.4))
+grey = plt.get_cmap("gray").with_extremes(bad="#0b5394")  # where nothing is taken
 for row, (name, maps) in zip(axes, shown.items(), strict=True):
     row[0].text(-0.25, 0.5, name, transform=row[0].transAxes, ha="right", va="center")
     for i, ax in enumerate(row):
         ax.set_axis_off()
         if i < maps.shape[1]:
-            limit = maps.abs().max()
-            ax.imshow(maps[0, i], cmap="gray", vmin=-limit, vmax=limit)
+            limit = maps.nan_to_num().abs().max()
+            ax.imshow(maps[0, i], cmap=grey, vmin=-limit, vmax=limit)
             if not maps[0, i].any():
                 ax.text(0.5, 0.5, "0", transform=ax.transAxes, ha="center", va="center", fontsize=14)
 # %% [markdown]
@@ -249,7 +255,7 @@ for ax, (name, read) in zip(axes, mask.items(), strict=True):
 # the tensor, a 3x3 works on the narrow one, a 1x1 widens it again. So a bottleneck's shortcut joins its two *wide* ends.
 
 
-# %% mystnb={"figure": {"caption": "Fig. 5 of the paper, redrawn from the modules: a basic block and a bottleneck of about the same cost, with identity shortcuts, and the bottleneck with a projection. A box says the size of the kernels and how many there are.", "name": "fig-shortcut-blocks"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Fig. 5 of the paper, redrawn from the modules: a basic block and a bottleneck of about the same cost, with identity shortcuts, and the bottleneck with a projection. A box says the size of the kernels and how many there are; the normalisation after each is not drawn.", "name": "fig-shortcut-blocks"}} tags=["hide-input"]
 def boxes(module):
     convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
     return [f"{m.kernel_size[0]}x{m.kernel_size[0]}, {m.out_channels}" for m in convolutions]
@@ -261,12 +267,13 @@ figure, axes = plt.subplots(1, 3, figsize=(8, 4))
 for ax, block in zip(axes, (basic["A"], bottleneck["A"], bottleneck["C"]), strict=True):
     on_shortcut = boxes(block.downsample)
     plots.residual_block(ax, boxes(block)[: -len(on_shortcut) or None], *on_shortcut, names=False)
-    ax.set_title(f"{block.conv1.in_channels} channels", fontsize="medium")
+    kind = "basic block" if block is basic["A"] else "bottleneck"
+    ax.set_title(f"{kind}, {block.conv1.in_channels} channels", fontsize="medium")
 # %% [markdown]
 # ## Identity as the limiting case
 #
 # "If an identity mapping were optimal, it would be easier to push the residual to zero than to fit an identity mapping by a
-# stack of nonlinear layers" (section 3.1). Two sentences in one: the identity is *there* in a residual block, and it is *easier
+# stack of nonlinear layers" (section 1). Two sentences in one: the identity is *there* in a residual block, and it is *easier
 # to find*. The first is exact. With the scale and shift of the last batch normalisation at zero, $\mathcal{F}$ is zero whatever
 # the other weights are, and the block is the rectified shortcut: after a rectifier, the identity itself.
 
@@ -299,25 +306,26 @@ def side_by_side(shortcut):
     return block
 
 
-def learn_identity(shortcut, blocks):  # -> (steps, trials): relative error
+def learn_identity(shortcut, blocks, lr=CIFAR.lr):  # -> (steps, trials): relative error; share of the outputs that are not 0
     torch.manual_seed(0)
     stack = resnet.he_init(nn.Sequential(*(side_by_side(shortcut) for _ in range(blocks))))
-    optimizer, errors = torch.optim.SGD(stack.parameters(), CIFAR.lr, CIFAR.momentum), []
+    optimizer, errors = torch.optim.SGD(stack.parameters(), lr, CIFAR.momentum), []
     for _ in range(steps):
         x = relu(torch.randn(16, trials * channels, 8, 8))
-        error = (stack(x) - x).square().unflatten(1, (trials, channels)).mean((0, 2, 3, 4))  # (trials,)
+        y = stack(x)
+        error = (y - x).square().unflatten(1, (trials, channels)).mean((0, 2, 3, 4))  # (trials,)
         optimizer.zero_grad()
         error.sum().backward()  # the trials share no weight
         optimizer.step()
         errors.append(error.detach() / x.var())
-    return torch.stack(errors).numpy()
+    return torch.stack(errors).numpy(), (y > 0).float().mean().item()
 
 
 learned = {(shortcut, blocks): learn_identity(shortcut, blocks) for blocks in (1, 3, 9) for shortcut in (None, "A")}
 
 # %% mystnb={"figure": {"caption": "Learning the identity: relative error of plain stacks (dashed) and residual ones (solid) over steps of SGD; a line a trial. Dotted: what the best constant reaches.", "name": "fig-identity"}} tags=["hide-input"]
 figure, axes = plt.subplots(1, 3, sharey=True, figsize=(8, 3))
-for (shortcut, blocks), errors in learned.items():
+for (shortcut, blocks), (errors, _) in learned.items():
     ax = axes[(1, 3, 9).index(blocks)]
     colour, line = ("#0b5394", "-") if shortcut else ("#b04a00", "--")
     ax.plot(np.arange(1, steps + 1), errors, line, color=colour, lw=0.9)
@@ -328,29 +336,46 @@ for ax in axes:
 axes[0].set_ylabel("relative error")
 _ = axes[0].legend(fontsize="small")
 # %%
-ends = {key: (errors[-1].min(), errors[-1].max()) for key, errors in learned.items()}
+ends = {key: (errors[-1].min(), errors[-1].max()) for key, (errors, _) in learned.items()}
 lines = [
     f"- {2 * blocks} layers: plain {ends[None, blocks][0]:.2g} to {ends[None, blocks][1]:.2g}, residual "
-    f"{ends['A', blocks][0]:.2g} to {ends['A', blocks][1]:.2g}; at the first step {learned[None, blocks][0].mean():.1f} and "
-    f"{learned['A', blocks][0].mean():.1f}."
+    f"{ends['A', blocks][0]:.2g} to {ends['A', blocks][1]:.2g}; at the first step {learned[None, blocks][0][0].mean():.1f} and "
+    f"{learned['A', blocks][0][0].mean():.1f}."
     for blocks in (1, 3, 9)
 ]
 assert all(ends["A", blocks][1] < ends[None, blocks][0] for blocks in (1, 3)) and ends["A", 9][0] > ends[None, 9][0]
 say(f"Relative error after {steps} steps, smallest to largest of {trials} trials:\n\n" + "\n".join(lines))
 
 # %% [markdown]
-# What we see: short residual stacks find the identity within these steps to many digits, short plain ones do not. So far the
-# prediction holds. In the longest stack it does not: there neither stack gets anywhere, and the residual one is even behind. Batch
-# normalisation gives every $\mathcal{F}$ the variance one at the start, and the sum grows with each block, so the stack begins
-# far from the identity, and this learning rate is too much for it. The identity is *at zero*, but training does not *begin* there. (To begin
-# there, with that last scale at zero, is what later work does; the paper does not.)
+# What we see: short residual stacks find the identity within these steps, short plain ones do not. So far the prediction holds.
+# In the longest stack it does not: neither gets anywhere, and the residual one is even behind. Why?
+
+# %%
+x = relu(torch.randn(100_000))
+nothing, (_, alive) = (x.square().mean() / x.var()).item(), learned["A", 9]
+slow, slow_alive = learn_identity("A", 9, lr=CIFAR.lr / 10)
+say(
+    f"The error of a stack that puts out nothing but zeros is {nothing:.2f}. That is where the long residual stack ends: "
+    f"{alive:.2%} of its outputs are not zero. With a tenth of the learning rate {slow_alive:.0%} are not, and its error after "
+    f"{steps} steps is {slow[-1].mean():.2f}."
+)
+assert alive < 0.01 < slow_alive
+
+# %% [markdown]
+# Batch normalisation gives every $\mathcal{F}$ the variance one at the start, and the sum grows with each block. So a long
+# stack begins far from the identity, and its first steps throw it beyond: the rectifiers close for good. A smaller learning
+# rate avoids that, but is slow. (The paper, too, begins the training of its 110-layer net with a smaller one.) The identity is *at
+# zero*, but training does not *begin* there. To begin there, with that last scale at zero, is what later work does; the paper
+# does not.
 
 # %% [markdown]
 # ## Identity shortcuts are free (C11)
 #
-# **Prediction.** "Identity shortcut connections add neither extra parameter nor computational complexity" (section 3.2) "except
-# for the negligible element-wise addition". So a plain net and its option-A twin have the same number of parameters and
-# of multiply-adds, exactly. The additions are counted apart. Everything that the nets do is intercepted, operation by operation:
+# **Prediction.** "Identity shortcut connections add neither extra parameter nor computational complexity" (section 1), "except
+# for the negligible element-wise addition" (section 3.2). So a plain net and its option-A twin have the same number of
+# parameters and of multiply-adds, exactly. (A multiply-add is one multiplication and one addition, in a convolution or a fully
+# connected layer; the paper calls it a FLOP.) The additions are counted apart. Everything that the nets do is intercepted,
+# operation by operation:
 
 
 # %%
@@ -412,7 +437,7 @@ say(counted.sentence("C11", paper))
 # %% [markdown]
 # ## What each option costs
 #
-# The same count for B and C. The paper's own numbers for the nets of Table 1 are in multiply-adds, which it calls FLOPs.
+# The same count for B and C:
 
 # %% tags=["hide-input"]
 rows = {
@@ -433,9 +458,8 @@ for i, (ax, what) in enumerate(zip(axes, ("parameters", "multiply-adds"), strict
     for option, marker, colour in (("B", "o", "#e69f00"), ("C", "s", "#0b5394")):
         extra = [100 * (count[net, option][i] / count[net, "A"][i] - 1) for net in nets]
         ax.plot(extra, range(len(nets)), marker, color=colour, ms=7, label=f"option {option}")
-    ax.set(xscale="log", xlabel=f"extra {what} (%)", yticks=range(len(nets)), yticklabels=nets)
+    ax.set(xscale="log", xlabel=f"extra {what} (%)", yticks=range(len(nets)), yticklabels=nets, ylim=(len(nets) - 0.5, -0.5))
     ax.xaxis.set_major_formatter("{x:g}")
-axes[0].invert_yaxis()
 _ = axes[0].legend(fontsize="small", loc="upper right")
 
 # %% [markdown]
@@ -542,8 +566,9 @@ say(
 # ## Which option is best? (C8)
 #
 # **Prediction.** On ImageNet, with 34 layers, all three options beat the plain net by far; C is slightly better than B, and B
-# slightly better than A (Table 3). The paper argues that "the small differences among A/B/C indicate that projection shortcuts
-# are not essential". Its CIFAR-10 nets have option A only, so what follows extends the paper.
+# slightly better than A (Table 3). The paper's reasons: A's zero channels "have no residual learning", and C has "the extra
+# parameters introduced by many (thirteen) projection shortcuts". Still, "the small differences among A/B/C indicate that
+# projection shortcuts are not essential". Its CIFAR-10 nets have option A only, so what follows on CIFAR-10 extends the paper.
 
 # %%
 in_table3 = {
@@ -553,6 +578,14 @@ in_table3 = {
 pd.DataFrame({"top-1 error (%)": in_table3}).T.style.format("{:.2f}").set_caption(
     "The paper's Table 3: ImageNet, 34 layers, 10-crop testing, one run each"
 )
+
+# %%
+projections = {
+    option: sum(isinstance(getattr(m, "downsample", None), nn.Sequential) for m in made["ImageNet 34", option].modules())
+    for option in "BC"
+}
+print(f"projections in ResNet-34: {projections['B']} in B, {projections['C']} in C")
+assert projections["C"] - projections["B"] == 13  # the paper's "thirteen"
 
 # %% [markdown]
 # First the demonstration, on digits, with the smallest nets of the family and small batches, so that it takes seconds: the machinery works for
@@ -634,30 +667,36 @@ say(
 say(claims.sentence("C8", runs_scale, table))
 
 # %% [markdown]
-# Shown, not judged: how each option starts. Chapter 1 found that in a deep plain net, before any training, the gradient *grows* on
-# its way back to the first layers. Option C has no identity left, every shortcut is a random matrix and a normalisation. So a
-# gradient has no path that leaves it as it is:
+# The parts of this verdict are two questions: whether any shortcut helps, and in which order the options come. The paper's order
+# is that of nets trained to the end. Where training is cut short, the order is rather that of who gets going first. So look, not to
+# judge, at how each option starts. Chapter 1 found that in a deep plain net, before any training, the gradient *grows*
+# on its way back to the first layers. Option C has no identity left, every shortcut is a random matrix and a normalisation. So
+# a gradient has no path that leaves it as it is:
 
 # %%
 images, labels = next(iter(reslib.loader(replace(CIFAR.at("demo"), batch=64), "train", augment=False)))
-growth = pd.DataFrame(
-    index=[f"{depth} layers" for depth in depths], columns=[option or "none" for option in every], dtype=float
-)
+growth = defaultdict(dict)
 for depth in depths:
-    for option in every:
-        fresh = [replace(CIFAR, depth=depth, shortcut=option, seed=seed).net() for seed in seeds]
+    for option, layers in (*((option, 2) for option in every), ("A", 1)):
+        fresh = [replace(CIFAR, depth=depth, shortcut=option, layers=layers, seed=seed).net() for seed in seeds]
         norms = np.log10([probes.probe(net, images, labels)["response_gradient"] for net in fresh])  # (seeds, layers)
         third = depth // 3
-        growth.loc[f"{depth} layers", option or "none"] = 10 ** (norms[:, :third].mean() - norms[:, -third:].mean())
+        name = (option or "none") + ", one layer" * (layers == 1)
+        growth[name][f"{depth} layers"] = 10 ** (norms[:, :third].mean() - norms[:, -third:].mean())
+growth = pd.DataFrame(growth)
 growth.style.format("{:.3g}").set_caption(
     f"Gradient in the first third of the layers over that in the last third, before training, on digits; geometric mean of {len(seeds)} seeds"
 )
 
 # %% tags=["hide-input"]
 last = growth.iloc[-1]
+order = list(means[deep].sort_values().index) if deep in means else []
 say(
-    f"What we see: over {deep} layers the gradient grows {last['A']:.3g} times with A, {last['B']:.3g} times with B, {last['C']:.3g} times with C, "
-    f"and {last['none']:.3g} times in the plain net. It is the chain of identities that keeps it, and a few projections do not break it."
+    f"What we see: over {deep} layers the gradient grows {last['A']:.3g} times with A, {last['B']:.3g} times with B, "
+    f"{last['C']:.3g} times with C, and {last['none']:.3g} times in the plain net. It is the chain of identities that keeps it, "
+    "and a few projections do not break it."
+    + f" The mean test errors above {'come' if order == sorted(order, key=last.get) else 'do not come'} in this order."
+    * (len(order) > 2)
 )
 
 # %% [markdown]
@@ -754,17 +793,21 @@ ax.yaxis.set_major_formatter("{x:,.0f}")
 _ = ax.legend(fontsize="small", loc="upper left", frameon=True, framealpha=1)
 # %% tags=["hide-input"]
 need = [f"{seeds_needed(wanted['B', 'C'], sd):,} (spread of {name.split(' (')[0]})" for name, (sd, _) in spreads.items()]
+in_reach = optimize.brentq(lambda ratio: power(len(seeds), ratio, 1) - 0.8, 0, 100) if len(seeds) > 1 else np.nan
+reach = [f"{in_reach * sd:.1f}" for sd, _ in spreads.values()]
 say(
     f"To see the {wanted['B', 'C']:.2f} points between B and C it takes this many seeds: {', '.join(need)}. Run here: "
-    f"{len(seeds)}; in the paper: one. Differences as small as those of Table 3 are out of reach of both; larger ones, where the table of differences above has "
-    "them, are not. The paper's conclusion does not need the order of A, B and C: in its Table 3 the three lie within "
+    f"{len(seeds)}; in the paper: one. "
+    + f"At these spreads, {len(seeds)} seeds find differences from {', '.join(reach)} points up. "
+    * (len(seeds) > 1)
+    + "One run each, as in the paper, tells nothing of the spread, so it cannot say whether an order is more than chance. The paper's conclusion does not need the order of A, B and C: in its Table 3 the three lie within "
     f"{wanted['A', 'C']:.2f} points, and the plain net is {wanted['none', 'A']:.2f} points behind the worst of them."
 )
 
 # %% [markdown]
 # ## One layer is not enough (C12)
 #
-# **Prediction.** "If $\mathcal{F}$ has only a single layer, Eq. (1) is similar to a linear layer: $\mathbf{y} = W_1\mathbf{x} +
+# **Prediction.** "If $\mathcal{F}$ has only a single layer, Eqn. (1) is similar to a linear layer: $\mathbf{y} = W_1\mathbf{x} +
 # \mathbf{x}$, for which we have not observed advantages" (section 3.2). The first half can be derived. The identity is itself a
 # convolution, with a single one in the middle of its kernel (a *Dirac*). So adding $\mathbf{x}$ is adding to the weights:
 
@@ -831,35 +874,44 @@ for depth in depths:
 # weight decay pulls a layer towards the identity instead of towards zero, and the net starts near another function. That there
 # is no advantage is thus not derived. It has to be measured.
 
-# %% mystnb={"figure": {"caption": "Running training error (left) and test error (right) of nets of one-layer blocks with option A (dotted), beside their plain twins (dashed) and nets of two-layer blocks with option A (solid), where recorded. Thin lines are single seeds, bold lines their mean.", "name": "fig-one-layer"}} tags=["hide-input"]
-figure, axes = plt.subplots(1, 2, sharey=True)
-curves = reslib.curves(runs)
-styles = {"plain": "--", "A": "-", "A-1layer": ":"}
+# %% tags=["hide-input"]
+NETS = {"none": "plain", "A, one layer": "one-layer blocks", "A": "two-layer blocks"}
+one_layer = found["A, one layer"]
+say(
+    "Recorded runs of one-layer blocks: "
+    + "; ".join(f"{depth} layers, " + ("none" if s == "missing" else f"seeds {s}") for depth, s in one_layer.items())
+    + "."
+    + " So what follows shows only the nets that they are to be compared with." * bool((one_layer == "missing").all())
+)
+
+# %% mystnb={"figure": {"caption": "Running training error (left) and test error (right) of nets of one-layer blocks with option A (dotted), where recorded, between their plain twins (dashed) and nets of two-layer blocks with option A (solid). Thin lines are single seeds, bold lines their mean.", "name": "fig-one-layer"}} tags=["hide-input"]
+figure, axes = plt.subplots(1, 2, sharey=True, figsize=(8, 4))
+curves, styles = reslib.curves(runs).merge(table[["name", "kind"]]), dict(zip(NETS, ("--", ":", "-"), strict=True))
 for ax, column in zip(axes, ERRORS, strict=True):
-    for (depth, net), group in curves.dropna(subset=column).groupby(["depth", "net"]):
-        kind = "plain" if net.startswith("plain") else net.split("-", 1)[1]
-        if kind in styles:
-            look = dict(ls=styles[kind], color=plots.PALETTE.get(depth, plots.OTHER))
-            for _, run in group.groupby("seed"):
-                ax.plot(run.step, run[column], lw=0.7, alpha=0.35, **look)
-            ax.plot(group.groupby("step")[column].mean(), lw=1.8, label=net, **look)
+    logged = curves[curves.kind.isin(NETS)].dropna(subset=column)
+    for (depth, kind), group in logged.groupby(["depth", "kind"]):
+        look = dict(ls=styles[kind], color=plots.PALETTE.get(depth, plots.OTHER))
+        for _, run in group.groupby("seed"):
+            ax.plot(run.step, run[column], lw=0.7, alpha=0.35, **look)
+        ax.plot(group.groupby("step")[column].mean(), lw=1.8, label=f"{depth} layers, {NETS[kind]}", **look)
     ax.set(xlabel="iterations", ylabel=f"{'running ' * (column == 'train_error')}{ERRORS[column]} (%)", ylim=(0, None))
-axes[0].legend(fontsize="small")
+figure.legend(*axes[0].get_legend_handles_labels(), fontsize="small", ncols=2, loc="outside lower center")
 _ = figure.suptitle(about)
 
 # %% tags=["hide-input"]
 rows = {}
-for depth, group in table[table.kind.isin(["none", "A", "A, one layer"])].groupby("depth"):
+for depth, group in table[table.kind.isin(NETS)].groupby("depth"):
     for column in ERRORS:
         errors = group.pivot(index="seed", columns="kind", values=column)
         rows |= {
-            (depth, ERRORS[column], kind): {
-                "mean": values.mean(),
-                "lowest": values.min(),
-                "highest": values.max(),
-                "n": values.count(),
+            (depth, ERRORS[column], NETS[kind]): {
+                "mean": errors[kind].mean(),
+                "lowest": errors[kind].min(),
+                "highest": errors[kind].max(),
+                "n": errors[kind].count(),
             }
-            for kind, values in errors.items()
+            for kind in NETS
+            if kind in errors
         }
 pd.DataFrame(rows).T.astype({"n": int}).style.format("{:.1f}", subset=["mean", "lowest", "highest"]).set_caption(
     f"Final error (%) of one-layer blocks, their plain twins and two-layer blocks; {about}"
@@ -867,9 +919,18 @@ pd.DataFrame(rows).T.astype({"n": int}).style.format("{:.1f}", subset=["mean", "
 
 # %%
 say(claims.sentence("C12", runs_scale, table))
+say(
+    f"How to read it: one-layer blocks and plain nets compute the same functions, so where the table has them apart, the shortcut "
+    f"has helped to *train*. Before any training, over {deep} layers, the gradient grows {last['A, one layer']:.3g} times in a net of "
+    f"one-layer blocks, {last['none']:.3g} times in its plain twin, {last['A']:.3g} times in a net of two-layer blocks with option A (the table "
+    "in the section on C8). The paper does not say at which depth, or on which images, it saw no advantage."
+)
 
 # %% [markdown]
 # ## When an option matters
+#
+# That there is a shortcut matters in every deep net. Which one matters little for the error, and a lot for the cost where the
+# shortcut joins wide tensors.
 
 
 # %% tags=["hide-input"]
@@ -877,16 +938,32 @@ def extra(net, option):
     return f"{count[net, option][0] / count[net, 'A'][0] - 1:.1%}"
 
 
+def of_the(means, text):
+    """A remark on the means by net, where there are two or more."""
+    return text(means) + f" here ({deep} layers, {runs_scale} scale)" if len(means) > 1 else ""
+
+
+at_depth = table[table.depth == deep].groupby("kind")
+test, training_error = at_depth.test_error.mean(), at_depth.train_error.mean()
+optional = test[test.index.isin(["A", "B", "C"])]
+gain = of_the(test[test.index.isin(["none", *optional.index])], lambda m: f", {m['none'] - optional.max():.1f} at least") * (
+    "none" in test and len(optional) > 0
+)
+among = of_the(optional, lambda m: f", up to {m.max() - m.min():.1f}")
+one = of_the(
+    training_error[training_error.index.isin(NETS)],
+    lambda m: "; training error " + ", ".join(f"{m[kind]:.0f} % ({NETS[kind]})" for kind in NETS if kind in m),
+) * ("A, one layer" in training_error)
 say(
     f"""
 | where | what it means | choose |
 |---|---|---|
-| any net that is deep | a shortcut against none: {wanted["none", "A"]:.2f} points in Table 3; the options among themselves: up to {wanted["A", "C"]:.2f} | any option rather than none |
+| any net that is deep | a shortcut against none: {wanted["none", "A"]:.2f} points of test error in Table 3{gain}; the options among themselves: up to {wanted["A", "C"]:.2f} in Table 3{among} | any option rather than none |
 | within a stage, basic blocks | C adds {extra("ImageNet 34", "C")} parameters (ImageNet 34), {extra(f"CIFAR {deep}", "C")} (CIFAR {deep}); the gradient at the start grows {last["C"]:.3g} times over {deep} layers, with A {last["A"]:.3g} | identity (A or B) |
 | within a stage, bottlenecks | C makes a block {dear["bottleneck"]:.2f} times as large, the net {extra("ImageNet 50", "C")} larger (ImageNet 50) | identity (A or B), always |
 | where the dimensions grow | B adds {extra("ImageNet 34", "B")} parameters (ImageNet 34), {extra("ImageNet 50", "B")} (ImageNet 50), and fills the new channels | B, as the paper's nets of 50 layers and more do; A where parameters count |
 | a comparison with a plain net | A adds nothing, so that the nets differ in the shortcut only | A, as in the paper's Table 2 and on CIFAR-10 |
-| blocks of one layer | the shortcut can be written into the weights | two layers or more |
+| blocks of one layer | the shortcut can be written into the weights{one} | two layers or more |
 """
 )
 
@@ -910,7 +987,8 @@ for run in runs:
 # - **Table 3 itself.** It is about ImageNet and 34 layers. That needs the data, and days on a GPU for each option and seed.
 # - **The paper's own scale on CIFAR-10**, unless `scale` says so above: `pocket` runs see small images for a fortieth of the
 #   iterations. An order of options in so short a training need not be that of trained nets.
-# - **Differences as small as those of Table 3**: the number of seeds that they take is computed above, and was not run.
+# - **Differences as small as those among A, B and C in Table 3**: the number of seeds that they take is computed above, and was not
+#   run.
 # - **Projections on bottlenecks in training.** What they cost was counted and timed. What they gain was not: the paper did not
 #   try it either.
 # - **A projection without normalisation**, other places for option A's zeros, and other ways to halve a map (averaging instead of
