@@ -20,18 +20,19 @@
 # > (plain-34 costs a small part of VGG-19), C18 (a projection doubles a bottleneck), C19 (ResNet-110 has few parameters).
 # >
 # > **What this costs.** Nothing is trained and nothing is downloaded: every number is counted from the nets themselves, and
-# > counts are exact. Only the latencies are measured, here, when the page is built. The page takes less than a minute on two
-# > CPU cores, at every scale.
+# > counts are exact. Only the latencies are measured, here, when the page is built. The page takes about a minute on two CPU
+# > cores; there is no scale to choose.
 #
 # The manner of this chapter is *predict, compute, assert*: a line of arithmetic says what a number should be, the nets say what
 # it is, and the cell stops with an error where both differ.
 
 # %% tags=["parameters"]
-depth = 50  # layers of the net that is looked at closely: 18, 34, 50, 101 or 152
+depth = 50  # layers of the net whose layers and memory are looked at closely: 18, 34, 50, 101 or 152
 
 # %% tags=["hide-input"]
 import time
 from copy import deepcopy
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -44,7 +45,7 @@ from ipywidgets import SelectionSlider, interact
 from torch import nn
 
 import reslib
-from reslib import claims, counted, counts, parameters, plots
+from reslib import IMAGENET, claims, counted, counts, parameters, plots, testing
 from reslib.counts import shape_of
 from reslib.records import cpu_name
 from reslib.resnet import BasicBlock, Bottleneck
@@ -104,8 +105,10 @@ def stages(name):
     for stage in range(1, 5):
         rows = frame[frame.name.str.startswith(f"layer{stage}.")]
         blocks = rows.name.str.split(".").str[1].nunique()
-        last = rows[rows.name.str.startswith(f"layer{stage}.{blocks - 1}.") & (rows.kind == "conv")]
-        found.append((blocks, list(zip(last.kernel, last.channels, strict=True)), rows["size"].iloc[-1]))
+        each = [rows[rows.name.str.startswith(f"layer{stage}.{i}.") & (rows.kind == "conv")] for i in range(blocks)]
+        layers = [list(zip(block.kernel, block.channels, strict=True)) for block in each]
+        assert all(block == layers[0] for block in layers)  # all blocks of a stage are alike
+        found.append((blocks, layers[0], rows["size"].iloc[-1]))
     return found
 
 
@@ -131,8 +134,9 @@ top = [{"selector": "th", "props": "vertical-align: top; text-align: left"}]
 written.style.set_properties(**{"vertical-align": "top", "text-align": "left"}).set_table_styles(top)
 
 # %% [markdown]
-# And against what the paper prints: every number that it gives in Table 1, and the counts of Fig. 3 and sections 3.3 and 4.1, one
-# by one. Two numbers agree where ours, rounded to the digits of the paper's, is the paper's.
+# And against what the paper prints, number by number: all of Table 1, the counts of Fig. 3 and of sections 3.3 and 4.1, and
+# section 3.4's training and testing as `reslib.IMAGENET` and its test have them. Kernels and widths within a block follow from
+# the width it puts out. A count agrees where ours, rounded to the digits of the paper's, is the paper's.
 
 # %%
 ours = {}
@@ -140,6 +144,8 @@ for name in residual:
     key = f"table1.{name.lower().replace('-', '')}"
     ours[f"{key}.flops"] = frames[name].multiply_adds.sum()
     for i, (blocks, layers, size) in enumerate(stages(name), 2):
+        wide = int(paper[f"{key}.conv{i}_x.out_channels"])
+        assert layers in ([(3, wide), (3, wide)], [(1, wide // 4), (3, wide // 4), (1, wide)])  # Table 1's brackets
         ours |= {f"{key}.conv{i}_x.blocks": blocks, f"{key}.conv{i}_x.out_channels": layers[-1][1]}
         assert ours.setdefault(f"table1.conv{i}.output_size", size) == size  # the same in all nets
 ours |= {f"table1.conv1.{column}": conv1[column] for column in ("kernel", "stride")}
@@ -153,17 +159,28 @@ for quantity in ("fig3.vgg19", "fig3.plain34", "fig3.resnet34", "s41.vgg16", "s4
     ours[f"{quantity}.flops"] = frames[name].multiply_adds.sum()
 ours["s33.plain34.share_of_vgg19_flops"] = 100 * ours["fig3.plain34.flops"] / ours["fig3.vgg19.flops"]
 
-# %% mystnb={"figure": {"caption": "The paper's numbers beside ours. A share is in percent; flops are multiply-adds, in billions.", "name": "tab-numbers"}} tags=["hide-input", "output_scroll"]
-digits, unit = ({q: cost if q.endswith(".flops") else other for q in ours} for cost, other in ((1, 0), (1e9, 1)))
-compared = pd.DataFrame(
-    {
-        "paper": {q: f"{paper[q] / unit[q]:.{digits[q]}f}" for q in ours},
-        "ours": {
-            q: f"{ours[q] / unit[q]:.{3 * digits[q] if digits[q] else 0 if float(ours[q]).is_integer() else 1}f}" for q in ours
-        },
-        "agree": {q: np.isclose(round(ours[q] / unit[q], digits[q]), paper[q] / unit[q]) for q in ours},
-    }
-)
+ours |= {f"s34.{field}": getattr(IMAGENET, field) for field in ("batch", "momentum", "weight_decay", "lr")}
+ours |= {"s34.iterations": IMAGENET.steps, "s34.crop": IMAGENET.size}
+ours |= dict(zip(("s34.scale_min", "s34.scale_max"), IMAGENET.short_side, strict=True))
+ours |= {"s34.dropout": sum(isinstance(m, nn.Dropout) for name in residual for m in nets[name].modules())}
+ours |= {"s34.test.crops": len(testing.ten_crop(torch.zeros(3, 256, 256), IMAGENET.size))}
+ours |= {f"s34.test.scale{i}": side for i, side in enumerate(testing.SIDES, 1)}
+assert {q for q in paper if q.startswith("s34.")} - set(ours) == {"s34.lr_divisor"}  # the schedule's, and no field of a recipe
+
+
+# %% mystnb={"figure": {"caption": "The paper's numbers beside ours. A number's name is that in paper.csv; flops are multiply-adds, in billions, the share is in percent.", "name": "tab-numbers"}} tags=["hide-input", "output_scroll"]
+def beside(quantity):
+    """The paper's number and ours, as text, and whether they agree."""
+    theirs, mine = paper[quantity], ours[quantity]
+    if quantity.endswith(".flops"):
+        return f"{theirs / 1e9:.1f}", f"{mine / 1e9:.3f}", f"{mine / 1e9:.1f}" == f"{theirs / 1e9:.1f}"
+    if "share" in quantity:
+        return f"{theirs:.0f}", f"{mine:.1f}", round(mine) == theirs
+    return f"{theirs:g}", f"{mine:g}", mine == theirs
+
+
+compared = pd.DataFrame({quantity: beside(quantity) for quantity in ours}, index=["paper", "ours", "agree"]).T
+compared.insert(0, "where", pd.read_csv(Path(claims.__file__).with_name("paper.csv"), index_col="quantity").locator)
 with pd.option_context("display.max_rows", None):
     display(compared.replace({True: "yes", False: "NO"}))
 
@@ -260,7 +277,7 @@ for name in ("plain-18", "plain-34", *residual):
     assert (inner[halving].multiply_adds == predicted / 2).all()
 print(f"every 3x3 layer that keeps the size of its map: {predicted / 1e6:.1f} million multiply-adds")
 
-# %% mystnb={"figure": {"caption": "Filters and multiply-adds (millions) of the convolutions by the size of their output map, different values only, in the order of the layers.", "name": "tab-rules"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Filters and multiply-adds (millions) of the convolutions by the size of their output map, projections left out; different values only, in the order of the layers.", "name": "tab-rules"}} tags=["hide-input"]
 rows = []
 for name in ("plain-34", "ResNet-50", "VGG-19"):
     frame = frames[name]
@@ -281,14 +298,13 @@ pd.DataFrame(rows).set_index(["net", "layers", "map"])
 # - The **first layer of a stage** in the nets of basic blocks: it has the stride, and half as many channels come in, so it costs
 #   half.
 # - The **1x1 layers** of bottlenecks. At one map size there are two widths, so rule (i) is about 3x3 layers only, and a 1x1 layer
-#   costs less than half of a 3x3 layer.
+#   costs less than half of a 3x3 layer (projections on shortcuts aside, which are not in this table).
 # - **VGG** itself: its last halving of the map leaves the filters as they are, so the layers after it are cheaper.
 
 # %% [markdown]
 # ## Layer by layer
 #
-# The table and the figure are those of the net chosen by the parameter `depth`. In JupyterLab the slider below shows
-# the figure of any other.
+# The table is that of the net chosen by the parameter `depth`, the figure below it is of all five.
 
 # %% mystnb={"figure": {"caption": "The net chosen by the parameter, layer by layer: channels and size of the output, kernel, stride, parameters, cost in multiply-adds (millions) and receptive field (pixels).", "name": "tab-layers"}} tags=["hide-input", "output_scroll"]
 chosen = frames[f"ResNet-{depth}"]
@@ -299,41 +315,54 @@ with pd.option_context("display.max_rows", None):
 
 
 # %% tags=["hide-input"]
-def look(depth):
+def look(depth, ax=None):
     """Multiply-adds of every layer, by stage."""
     frame = frames[f"ResNet-{depth}"]
     frame = frame[frame.kind.isin(["conv", "projection", "fc"])]
     stage = frame.name.where(frame.name.str.startswith("layer"), "conv1 and fc").str.split(".").str[0]
     stage = stage.str.replace(r"layer(\d)", lambda match: f"conv{int(match[1]) + 1}_x", regex=True)
-    ax = plt.figure(figsize=(8, 3.3)).gca()
+    ax = ax or plt.figure(figsize=(8, 3)).gca()
     names = [name for name in stage.unique() if name != "conv1 and fc"]
     colours = dict(zip([*names, "conv1 and fc"], [*sns.color_palette("viridis", 4), "0.6"], strict=True))
     for name, colour in colours.items():
         part = (stage == name).to_numpy()
         ax.bar(np.flatnonzero(part) + 1, frame.multiply_adds[part] / 1e6, 0.8, color=colour, label=name, lw=0)
     aside = (frame.kind == "projection").to_numpy()
-    ax.plot(np.flatnonzero(aside) + 1, frame.multiply_adds[aside] / 1e6, "v", color="black", ms=4, label="projection")
-    total = frame.multiply_adds.sum()
-    ax.set(xlabel="convolution or fully connected layer", ylabel="multiply-adds (millions)", xlim=(0, len(frame) + 1),
-           ylim=(0, 125), title=f"ResNet-{depth}: {giga(total)} billion multiply-adds")  # fmt: skip
+    label = "projection" if aside.any() else None
+    ax.plot(np.flatnonzero(aside) + 1, frame.multiply_adds[aside] / 1e6, "v", color="black", ms=4, label=label)
+    total = f"ResNet-{depth}: {giga(frame.multiply_adds.sum())} billion multiply-adds"
+    ax.set(ylabel="millions", xlim=(0, len(frame) + 1), ylim=(0, 125))
+    ax.set_title(total, fontsize="medium")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(False, axis="x")
-    ax.legend(fontsize="small", ncols=6, loc="upper center", bbox_to_anchor=(0.5, -0.2), columnspacing=1)
+    return ax
 
 
-# %% mystnb={"figure": {"caption": "Multiply-adds of every layer of the net chosen by the parameter. Down-sampling costs no more than going on: the rule at work.", "name": "fig-layers"}}
-look(depth)
+# %% mystnb={"figure": {"caption": "Multiply-adds of every convolution and of the fully connected layer, in their order, projections where they are computed. 3x3 layers cost the same in every stage, the rules at work; half as much where a stage begins with a basic block. In the nets of 50 layers and more these are the tall bars, 1x1 layers the lower ones.", "name": "fig-layers"}} tags=["hide-input"]
+figure, axes = plt.subplots(len(DEPTHS), figsize=(8, 8))
+for ax, d in zip(axes, DEPTHS, strict=True):
+    look(d, ax)
+axes[-1].set_xlabel("convolution or fully connected layer")
+_ = figure.legend(*axes[-1].get_legend_handles_labels(), fontsize="small", ncols=6, loc="outside lower center")
+
+# %% [markdown]
+# With a running kernel, as in JupyterLab, a slider takes one net after the other; on a page without one there is nothing more to
+# see:
+
 
 # %% tags=["hide-input"]
-# In JupyterLab: a slider over the five depths (on a page without a kernel nothing shows here; the figure above is complete)
-_ = interact(look, depth=SelectionSlider(options=DEPTHS, value=depth))
+@interact(depth=SelectionSlider(options=DEPTHS, value=depth))
+def one(depth):
+    look(depth).legend(fontsize="small", ncols=6, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+
 
 # %% [markdown]
 # ### The authors' own files
 #
 # The authors published the network files of ResNet-50, -101 and -152 (for Caffe, at github.com/KaimingHe/deep-residual-networks).
-# These are the layers in them, in their order and with their names, by a rule that was checked against the files: written out
-# in their format, it has their length to the character (ResNet-101's file as in the authors' repository; those of 50 and 152 as in
-# a public copy, apart from its edited first lines).
+# Below are the layers in them, in their order and with their names, written as a rule, since the files are long. The rule was
+# checked against the files: written out in their format, it has their length to the character (ResNet-101's file as in the
+# authors' repository; those of 50 and 152 as in a public copy, apart from its edited first lines).
 
 
 # %%
@@ -407,7 +436,7 @@ say(
 #
 # The deeper nets change the block: 1x1 down to a quarter of the channels, 3x3 on few of them, 1x1 up again (Fig. 5).
 
-# %% mystnb={"figure": {"caption": "Fig. 5 of the paper, drawn by the modules: a basic block on 64 channels, a bottleneck on 256, and the same bottleneck with a projection as its shortcut. The paper draws no normalisation; it is where section 3.4 puts it.", "name": "fig-blocks"}}
+# %% mystnb={"figure": {"caption": "Fig. 5 of the paper, drawn by the modules: a basic block on 64 channels, a bottleneck on 256, and the same bottleneck with a projection as its shortcut (dotted: not the identity). The paper draws no normalisation; it is where section 3.4 puts it.", "name": "fig-blocks"}}
 basic = counts.layers(shape_of(BasicBlock, 64, 64, 1, "A"), 56, 64)
 bottleneck, projected = (counts.layers(shape_of(Bottleneck, 256, 64, 1, option), 56, 256) for option in "AC")
 plt.figure(figsize=(7, 4))
@@ -500,18 +529,22 @@ pd.concat(both, axis=1).rename_axis(None)
 rows = {}
 for d in v1:
     a, b = counts.multiply_adds(v1[d], 224), counts.multiply_adds(v15[d], 224)
+    memory = [f"{counts.activation_memory(net[d], 224) / 2**20:.1f}" for net in (v1, v15)]
     rows[f"ResNet-{d}"] = {"v1": giga(a), "v1.5": giga(b), "more": f"{giga(b - a)}", "more (%)": f"{100 * (b / a - 1):.1f}",
+                           "v1 (MB)": memory[0], "v1.5 (MB)": memory[1],
                            "parameters (M)": f"{counts.parameters(v1[d]) / 1e6:.2f}"}  # fmt: skip
-pd.DataFrame(rows).T.style.set_caption("Multiply-adds (billions) of the two versions; their parameters are the same")
+pd.DataFrame(rows).T.style.set_caption(
+    "Multiply-adds (billions) and activations kept for the backward pass (MB, see the next section) of the two versions; their parameters are the same"
+)
 
 # %% [markdown]
-# What we see: v1.5 costs the same amount more at every depth, since only three blocks differ. What one buys is that a 1x1 layer
-# with a stride of 2 looks at one pixel in four and never at the others; with the stride on the 3x3 layer, every pixel is used.
+# What we see: v1.5 costs the same amount more at every depth, since only three blocks differ. What one buys: a 1x1 layer with a
+# stride of 2 looks at one pixel in four and never at the others; with the stride on the 3x3 layer, every pixel is used.
 
 # %% [markdown]
 # ## What a net costs
 #
-# Four costs, and they do not go together. *Parameters* and *multiply-adds* as above. *Activation memory*: the bytes that
+# Four costs, and they do not all go together. *Parameters* and *multiply-adds* as above. *Activation memory*: the bytes that
 # autograd keeps from the forward for the backward pass, for one image of 224 pixels in 32-bit numbers, each storage once;
 # weights, gradients and the optimiser come on top, and what the library needs to work is left out.
 #
@@ -553,7 +586,7 @@ def latency(net):
 threads = torch.get_num_threads()
 torch.set_num_threads(1)
 rows = {}
-for name in ("plain-34", *residual, "VGG-16", "VGG-19"):
+for name in ("plain-18", "plain-34", *residual, "VGG-16", "VGG-19"):
     milliseconds = 1e3 * latency(nets[name])
     rows[name] = {
         "parameters": frames[name].parameters.sum() / 1e6,
@@ -570,15 +603,15 @@ costs["speed"] = 1e3 * costs["multiply-adds"] / costs.latency
 # %% mystnb={"figure": {"caption": "What each net costs. Counted: parameters (millions), multiply-adds (billions), activations kept for the backward pass (MB). Measured when this page was built: latency (ms: median, least, most), and multiply-adds (billions) a second.", "name": "tab-costs"}}
 costs.style.format("{:.0f}").format("{:.1f}", subset=["parameters", "activations"]).format("{:.2f}", subset=["multiply-adds"])
 
-# %% mystnb={"figure": {"caption": "Costs that do not go together: measured time against multiply-adds (left), memory for training against parameters (right). Squares: VGG; circles: residual nets. The plain net of 34 layers is where its residual twin is.", "name": "fig-costs"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Measured time against multiply-adds (left), memory for training against parameters (right). Squares: VGG; circles: residual nets, by their layers. The plain nets are where their residual twins are.", "name": "fig-costs"}} tags=["hide-input"]
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.4))
 axis = {"parameters": "parameters (millions)", "multiply-adds": "multiply-adds (billions)",
         "latency": "latency (ms)", "activations": "activations (MB)"}  # fmt: skip
 for ax, (x, y) in zip(axes, (("multiply-adds", "latency"), ("parameters", "activations")), strict=True):
-    for name, row in costs.drop("plain-34").iterrows():
+    for name, row in costs.drop(["plain-18", "plain-34"]).iterrows():
         marker, colour = ("s", "#b04a00") if "VGG" in name else ("o", "#0b5394")
         ax.plot(row[x], row[y], marker, color=colour, ms=6)
-        place = dict(xytext=(5, -12) if name in ("ResNet-18", "VGG-16") else (5, 4), textcoords="offset points")
+        place = dict(xytext=(5, -12) if name in ("ResNet-18", "ResNet-34", "VGG-16") else (5, 4), textcoords="offset points")
         ax.annotate(name.replace("ResNet-", ""), (row[x], row[y]), fontsize=8.5, **place)
     ax.set(xlabel=axis[x], ylabel=axis[y], xlim=(0, 1.25 * costs[x].max()), ylim=(0, 1.15 * costs[y].max()))
 
@@ -586,8 +619,8 @@ for ax, (x, y) in zip(axes, (("multiply-adds", "latency"), ("parameters", "activ
 vgg, basic_net, bottle = costs.loc["VGG-19"], costs.loc["ResNet-34"], costs.loc["ResNet-50"]
 say(
     f"Measured on {cpu_name()}, one thread, torch {torch.__version__}, in single precision. What we see: "
-    f"multiply-adds alone do not tell the time (between {costs.speed.min():.0f} and {costs.speed.max():.0f} billion of them a "
-    f"second), and parameters do not tell the memory: VGG-19 has {vgg.parameters / bottle.parameters:.1f} times the parameters of "
+    f"multiply-adds tell the time roughly (between {costs.speed.min():.0f} and {costs.speed.max():.0f} billion of them a "
+    f"second), but parameters do not tell the memory: VGG-19 has {vgg.parameters / bottle.parameters:.1f} times the parameters of "
     f"ResNet-50 and keeps {vgg.activations / bottle.activations:.2f} times its activations. ResNet-50 costs "
     f"{bottle['multiply-adds'] / basic_net['multiply-adds']:.2f} times ResNet-34 in multiply-adds, and "
     f"{bottle.activations / basic_net.activations:.2f} times in memory: the bottleneck saves arithmetic, not memory."
@@ -628,13 +661,14 @@ assert (seen > 0).sum() == field18**2 and len(across) == field18 == across[-1] -
 print(f"ResNet-18, a unit of the last map: {field18} pixels from the modules, {len(across)} by the gradient")
 
 # %%
-share = (seen / seen.sum()).sum(0).cumsum(0)
+share = (seen / seen.sum()).sum(0).cumsum(0)  # from left to right; from top to bottom it is the same
 low, high = (int((share > part).nonzero()[0]) for part in (0.025, 0.975))
+within = (seen[low : high + 1, low : high + 1].sum() / seen.sum()).item()
 
-# %% mystnb={"figure": {"caption": "Left: receptive field of the convolutions by depth; the dashed line is the image. Right: the gradient of one unit of ResNet-18, weights positive, logarithmic; the outer square is the receptive field, the inner one holds most of the gradient.", "name": "fig-fields"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Left: receptive field of the convolutions by depth; the dashed line is the image. Right: the gradient of one unit of ResNet-18 in an image of 480 pixels, weights positive, logarithmic (bright: large). The coloured square is the receptive field; the white frame has 95 % of the gradient between its left and right side, and as much between top and bottom.", "name": "fig-fields"}} tags=["hide-input"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.5), width_ratios=(1.25, 1))
 for (name, values), line, colour in zip(
-    fields.items(), ("-", "--", "-", "--", "-."), sns.color_palette("viridis", 5), strict=True
+    fields.items(), ("-", "--", "-", "--", "-."), sns.color_palette("viridis", 6)[:5], strict=True
 ):
     left.plot(range(1, len(values) + 1), values, line, color=colour, lw=1.6)
     left.annotate(
@@ -650,7 +684,7 @@ for start, stop in ((int(across[0]), int(across[-1])), (low, high)):
             (start - 0.5, start - 0.5), stop - start + 1, stop - start + 1, fill=False, ec="white" if start == low else "black"
         )
     )
-right.set(xticks=[0, 240, 479], yticks=[0, 240, 479])
+right.set(xticks=[0, 240, 479], yticks=[0, 240, 479], xlabel="pixels")
 right.grid(False)
 
 # %% tags=["hide-input"]
@@ -659,8 +693,8 @@ say(
     "Receptive field of the last map: "
     + ", ".join(f"{name} {values[-1]}" for name, values in fields.items())
     + f" pixels; with the strides of v1.5, {', '.join(f'ResNet-{d} {value}' for d, value in v15_field.items())}. All see more than the "
-    f"image of 224 pixels. But the edge of the field counts for little: with positive random weights, 95 % of the gradient of ResNet-18 "
-    f"lies within {high - low + 1} of its {field18} pixels."
+    f"image of 224 pixels. But the edge of the field counts for little: with positive random weights, a square of {high - low + 1} "
+    f"pixels, instead of {field18}, holds {within:.0%} of the gradient of ResNet-18."
 )
 
 # %% [markdown]
@@ -696,8 +730,8 @@ for d, frame in cifar.items():
 pd.DataFrame(rows).set_index("layers").rename_axis(None)
 
 # %% [markdown]
-# **Prediction (C19).** ResNet-110 "has fewer parameters than other deep and thin networks such as FitNet and Highway". Only the
-# counting half is judged here; whether it is "among the best" is a matter of errors (C13).
+# **Prediction (C19).** ResNet-110 "has fewer parameters than other deep and thin networks such as FitNet and Highway, yet is
+# among the state-of-the-art results". Only the counting half is judged here; the other is a matter of errors (C13).
 
 # %%
 say(counted.sentence("C19", paper))

@@ -80,7 +80,7 @@ def c11(p: dict) -> Counted:
 
 
 def c17(p: dict) -> Counted:
-    """Plain-34 has less than a fifth of VGG-19's multiply-adds, and within one point of the share that the paper gives."""
+    """Plain-34 has less than a fifth of VGG-19's multiply-adds; the share is within one point of the paper's."""
     plain, share = giga(imagenet_plain, 34), p["s33.plain34.share_of_vgg19_flops"]
     ours = 100 * plain / vgg(19)[0]
     return Counted(

@@ -161,7 +161,7 @@ def architecture(nets: dict[str, pd.DataFrame], source: str = "image", kinds=LAY
     """Nets side by side, a box a layer, top to bottom, level where their maps are of one size (Fig. 3, Fig. 5).
 
     nets: by title, rows as `counts.layers` gives them; kinds: which of these get a box. A shortcut is drawn from where its way
-    branches off to where the net adds: solid for the identity, dotted for zero padding or a projection.
+    branches off to where the net adds: solid for the identity, dotted for zero padding or a projection, which is named.
     """
     ax = ax or plt.gca()
     drawn = {title: _boxes(frame, kinds) for title, frame in nets.items()}
@@ -181,8 +181,9 @@ def architecture(nets: dict[str, pd.DataFrame], source: str = "image", kinds=LAY
             ax.add_patch(FancyBboxPatch((x - 0.34, y[name] - 0.3), 0.68, 0.6, **look))
             ax.text(x, y[name] + 0.02, text, ha="center", va="center", fontsize=8.5)
             last = name
-        for start, end, identity in shortcuts:
-            a, b = y[start] + 0.42, y[end] + 0.42
+        for start, end, identity, projection in shortcuts:
+            a = y[start] + 0.42
+            b, tip = (y[end], x + 0.34) if "add" in kinds else (y[end] + 0.42, x)
             turns = [
                 (x, a),
                 (x + 0.36, a),
@@ -191,8 +192,9 @@ def architecture(nets: dict[str, pd.DataFrame], source: str = "image", kinds=LAY
                 (x + 0.43, b - 0.3),
                 (x + 0.43, b),
                 (x + 0.36, b),
-                (x, b),
+                (tip, b),
             ]
+            ax.text(x + 0.47, (a + b) / 2, projection, rotation=90, ha="center", va="center", fontsize=7.5)
             path = Path(turns, [1, 2, 3, 3, 2, 3, 3, 2])  # lines with round corners
             ax.add_patch(FancyArrowPatch(path=path, linestyle="-" if identity else (0, (1.5, 1.5)), **arrow | dict(lw=1.1)))
     for size in sizes:
@@ -205,17 +207,21 @@ def architecture(nets: dict[str, pd.DataFrame], source: str = "image", kinds=LAY
 
 
 def _boxes(frame: pd.DataFrame, kinds: tuple[str, ...]) -> tuple[list, list]:
-    """What is drawn of a net: (name, label, map size) of its boxes, and (from, to, is it identity) of its shortcuts, by box."""
-    rows, above, boxes, shortcuts = frame.set_index("name", drop=False).to_dict("index"), {}, [], []
+    """What is drawn of a net: boxes (name, label, map size), shortcuts (from and to which box, identity?, projection)."""
+    rows, above, boxes, shortcuts, projections = frame.set_index("name", drop=False).to_dict("index"), {}, [], [], {}
     for name, row in rows.items():
         ways = sorted(row["inputs"], key=lambda n: "downsample" in n)  # the block's own way, then the shortcut
         above[name] = above[ways[0]] if ways else ""  # the last box before here
         kind, width, kernel = row["kind"], row["channels"], row["kernel"]
         halved = ", /2" if row["stride"] == 2 else ""
-        special = {"conv": f"{kernel}x{kernel} conv, {width}{halved}", "max pool": f"max pool{halved}", "fc": f"fc, {width}"}
+        convolution = f"{kernel}x{kernel} conv, {width}{halved}"
+        if "downsample" in name and ways:  # a projection is named on its shortcut, past its normalisation
+            projections[name] = convolution if kind == "projection" else projections.get(ways[0], "")
+        special = {"conv": convolution, "max pool": f"max pool{halved}", "fc": f"fc, {width}"}
         label = (special | {"avg pool": "average pool", "bn": "BN", "relu": "ReLU", "add": "+"}).get(kind, kind)
         if kind == "add":
-            shortcuts.append((above[ways[1]], above[ways[0]], rows[ways[1]]["kind"] == "identity"))
+            end = name if "add" in kinds else above[ways[0]]
+            shortcuts.append((above[ways[1]], end, rows[ways[1]]["kind"] == "identity", projections.get(ways[1], "")))
         same = kind == "avg pool" and rows[ways[0]]["size"] == row["size"]  # VGG's, at 224 pixels, does nothing
         if kind in kinds and "downsample" not in name and not same:
             boxes.append((name, label, row["size"]))
