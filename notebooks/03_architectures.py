@@ -323,10 +323,11 @@ def look(depth, ax=None):
     stage = stage.str.replace(r"layer(\d)", lambda match: f"conv{int(match[1]) + 1}_x", regex=True)
     ax = ax or plt.figure(figsize=(8, 3)).gca()
     names = [name for name in stage.unique() if name != "conv1 and fc"]
-    colours = dict(zip([*names, "conv1 and fc"], [*sns.color_palette("viridis", 4), "0.6"], strict=True))
+    colours = dict(zip([*names, "conv1 and fc"], [*sns.color_palette("viridis", 4), "white"], strict=True))
     for name, colour in colours.items():
         part = (stage == name).to_numpy()
-        ax.bar(np.flatnonzero(part) + 1, frame.multiply_adds[part] / 1e6, 0.8, color=colour, label=name, lw=0)
+        edge = 0.6 * (name == "conv1 and fc")
+        ax.bar(np.flatnonzero(part) + 1, frame.multiply_adds[part] / 1e6, 0.8, color=colour, label=name, ec="black", lw=edge)
     aside = (frame.kind == "projection").to_numpy()
     label = "projection" if aside.any() else None
     ax.plot(np.flatnonzero(aside) + 1, frame.multiply_adds[aside] / 1e6, "v", color="black", ms=4, label=label)
@@ -408,7 +409,7 @@ print(
 # %% [markdown]
 # ## Fig. 3
 #
-# VGG-19, the plain net of 34 layers, the residual net. Nothing is drawn by hand: every box is a module, every bracket an
+# VGG-19, the plain net of 34 layers, the residual net. Nothing is drawn by hand: every box is a layer, every bracket an
 # addition that was found in the forward pass. Solid brackets are identities, dotted ones mark where the dimensions grow
 # (here zero padding, option A). Nets stand level where their maps have the same size.
 
