@@ -686,7 +686,7 @@ for depth in depths:
         growth[name][f"{depth} layers"] = 10 ** (norms[:, :third].mean() - norms[:, -third:].mean())
 growth = pd.DataFrame(growth)
 growth.style.format("{:.3g}").set_caption(
-    f"Gradient in the first third of the layers over that in the last third, before training, on digits; geometric mean of {len(seeds)} seeds"
+    f"Gradient in the first third of the layers over that in the last third, before training, on digits; geometric mean of {len(seeds)} seed{'s' * (len(seeds) != 1)}"
 )
 
 # %% tags=["hide-input"]
