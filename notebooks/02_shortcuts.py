@@ -622,8 +622,9 @@ found.rename_axis(index="layers", columns="option").style.set_caption(f"Seeds re
 
 # %% tags=["hide-output"]
 print(
-    f"{len(missing)} of {len(planned)} runs are not recorded, and not part of what follows."
-    + " What makes them:" * bool(missing)
+    f"{len(missing)} of {len(planned)} runs are not recorded, and not part of what follows. What makes them:"
+    if missing
+    else f"All {len(planned)} runs are recorded."
 )
 for recipe in missing:
     print(command(recipe))
