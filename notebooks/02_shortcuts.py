@@ -606,9 +606,10 @@ demo_table.style.format("{:.1f}").set_caption(f"Final error (%): {plots.about(de
 # alone, so fewer options, depths or seeds than the parameters' defaults can leave a claim unjudged.
 
 # %%
-torch.set_num_threads(threads)
 if retrain:
+    torch.set_num_threads(threads)
     runs, missing = [reslib.train(recipe, out_dir=out_dir) for recipe in planned], []
+    torch.set_num_threads(1)
 
 table = reslib.records(runs)
 table["kind"] = table.shortcut.where(table.layers == 2, table.shortcut + ", one layer")

@@ -52,6 +52,7 @@ from reslib.resnet import BasicBlock, Bottleneck
 
 DEPTHS = (18, 34, 50, 101, 152)  # Table 1
 parameters.check(globals(), depth=parameters.choice(*DEPTHS))
+depth = int(depth)  # 50.0 is taken as 50
 paper = claims.paper()
 plots.style()
 
