@@ -82,8 +82,8 @@ def sentence(claim: str, scale: str, runs: pd.DataFrame) -> str:
     if not row["n"]:
         seeds = ", ".join(map(str, SEEDS.get(scale, ()))) or "none: never judged"
         return (
-            f"**{claim} at {scale} scale: not judged.** {rule} It needs runs from committed code, with "
-            f"the seeds fixed beforehand ({seeds})."
+            f"**{claim} at {scale} scale: not judged.** {rule} Not all the runs that it needs are among "
+            f"these: from committed code, with the seeds fixed beforehand ({seeds})."
         )
     return (
         f"**{claim} at {scale} scale: {row['verdict']}** (n = {row['n']}). {rule} Found: {row['ours']}. Paper: {row['paper']}."

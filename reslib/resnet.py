@@ -4,8 +4,8 @@ Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition" (201
 State dicts use torchvision's names, so its weights load into `imagenet_resnet(depth, "B", stride_on="3x3")` unchanged.
 
 Departures: max pooling is padded by 1 as in every library of today (the authors' network files pool unpadded with ceiling
-division: the same size at 224 pixels, other values along two edges); no convolution has a bias (in the authors' file of
-ResNet-50 the first one has).
+division: the same size at 224 pixels, every window one pixel further down and right); no convolution has a bias (in the
+authors' file of ResNet-50 the first one has).
 """
 
 import torch

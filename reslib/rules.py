@@ -102,7 +102,7 @@ def backward_ratio(record: Record) -> pd.Series:
 
 
 def c3(scale: str, runs: pd.DataFrame) -> list[Part]:
-    """In plain-56, at every probed step: no response's standard deviation and no backward ratio is below 0.01 (VANISHED)."""
+    """In plain-56, at every probed step: no response's standard deviation and no backward ratio is below 0.01."""
     deep = evidence(plain(56), scale, runs).values()
     smallest_std = tuple(float(r.probe_frame().response_std.min()) for r in deep)
     ratios = tuple(float(backward_ratio(r).min()) for r in deep)
@@ -153,7 +153,7 @@ def c8(scale: str, runs: pd.DataFrame) -> list[Part]:
 
 
 def c12(scale: str, runs: pd.DataFrame) -> list[Part]:
-    """At 20 and at 56 layers, one-layer blocks with shortcuts are less than 1.0 points (ADVANTAGE) ahead in training error.
+    """At 20 and at 56 layers, one-layer blocks with shortcuts are less than 1.0 points ahead in training error.
 
     Their plain twins are plain-20 and plain-56: without shortcuts, blocks of one layer and of two are the same net.
     """
@@ -200,7 +200,7 @@ def start(record: Record) -> float:
 def c14(scale: str, runs: pd.DataFrame) -> list[Part]:
     """ResNet-110 at a learning rate of 0.1 needs more iterations to a running training error below 80 % than with the warm-up.
 
-    At paper scale, both schedules also end within 1.0 points (SAME) of test error of each other (footnote 5).
+    At paper scale, both schedules also end within 1.0 points of test error of each other (footnote 5).
     """
     families = [evidence(residual(110, warmup_lr=lr), scale, runs) for lr in (None, 0.01)]
     lag = tuple(straight - warm for straight, warm in paired(start, *families))
