@@ -229,6 +229,7 @@ def test_interrupted_and_left_open(tmp_path):
         list(batches(images))
         quick = data.kernel()
         data.kernel = lambda: lambda *args: (time.sleep(1), quick(*args))
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
         start = time.monotonic()
         try:
