@@ -808,7 +808,7 @@ say(
 )
 
 # %% [markdown]
-# ## One layer is not enough (C12)
+# ## Is one layer enough? (C12)
 #
 # **Prediction.** "If $\mathcal{F}$ has only a single layer, Eqn. (1) is similar to a linear layer: $\mathbf{y} = W_1\mathbf{x} +
 # \mathbf{x}$, for which we have not observed advantages" (section 3.2). The first half can be derived. The identity is itself a
