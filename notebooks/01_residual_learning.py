@@ -48,7 +48,7 @@ from torch.nn.functional import cross_entropy, relu
 
 import reslib
 from reslib import CIFAR, claims, data, parameters, plots, probes, rules
-from reslib.train import weights_sha256
+from reslib.measures import weights_sha256
 
 parameters.check(
     globals(),
