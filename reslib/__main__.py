@@ -115,8 +115,8 @@ def plan(scale: Annotated[str | None, typer.Option(help="pocket, night or paper;
     rows = table(records(), scale)
     print(rows.to_markdown(index=False, floatfmt=".2g"))
     missing = (rows.hours * (rows.runs - rows.recorded)).sum()
-    print(f"\n{rows.recorded.sum()} of {rows.runs.sum()} runs recorded. hours: of one run, estimated from those recorded on a "
-          f"CPU (one thread); all that is missing: {missing:,.0f} hours")  # fmt: skip
+    print(f"\n{rows.recorded.sum()} of {rows.runs.sum()} runs recorded. hours: of one run, estimated from the faster of those "
+          f"recorded on a CPU (one thread); all that is missing: {missing:,.0f} hours")  # fmt: skip
 
 
 @app.command()
