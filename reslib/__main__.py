@@ -227,17 +227,15 @@ def claims(
     from .claims import table
     from .files import renamed
 
-    text = table()
     if write is None:
-        print(text)
-        return
+        return print(table())
     old = write.read_text(encoding="utf-8")
-    marks = r"(<!-- claims -->\n).*?(<!-- /claims -->)"
-    new, found = re.subn(marks, lambda m: f"{m[1]}{text}\n{m[2]}", old, flags=re.DOTALL)
-    if not found:
+    marks = re.compile(r"(<!-- claims -->\n).*?(<!-- /claims -->)", re.DOTALL)
+    if not marks.search(old):
         raise ValueError(f"{write} has no claims marks: put <!-- claims --> and <!-- /claims --> where the table belongs.")
+    text = table()
     with renamed(write) as file:
-        file.write(new.encode())
+        file.write(marks.sub(lambda m: f"{m[1]}{text}\n{m[2]}", old).encode())
 
 
 def main() -> None:
