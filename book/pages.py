@@ -123,15 +123,25 @@ def title(notebook):
 
 
 def evidence():
+    from reslib.plan import PLAN, SEEDS, changes, table
     from reslib.records import records
 
     rows = records()
+    done = table(rows).groupby(["plan", "scale"])[["recorded", "runs"]].sum()
+    plan = [
+        [group.why, group.claims, *(" of ".join(map(str, done.loc[group.name, s])) if s in group.scales else "" for s in SEEDS)]
+        for group in PLAN
+    ]
+    rows["with"] = [changes(record.recipe) for record in rows["record"]]
     lines = [
         [*names, ", ".join(map(str, sorted(runs["seed"]))), between(runs["date"]), between(runs["device"]),
          ", ".join(sorted({code(c[:10], not dirty) for c, dirty in zip(runs["commit"], runs["dirty"], strict=True)}))]
-        for names, runs in (rows.groupby(["data", "net", "scale"], sort=False) if len(rows) else ())
+        for names, runs in (rows.groupby(["data", "net", "with", "scale"], sort=False) if len(rows) else ())
     ]  # fmt: skip
-    return {"table:records": markdown(["data", "net", "scale", "seeds", "recorded", "on", "commit"], lines)}
+    return {
+        "table:records": markdown(["data", "net", "with", "scale", "seeds", "recorded", "on", "commit"], lines),
+        "table:plan": markdown(["runs", "for", *SEEDS], plan),
+    }
 
 
 def between(values):

@@ -13,6 +13,9 @@ from html.parser import HTMLParser
 import nbformat
 import pytest
 
+import reslib
+from reslib.plan import planned
+
 pytest.importorskip("jupyter_book", reason="the book's packages are not installed")
 websocket = pytest.importorskip("websocket")
 
@@ -268,6 +271,9 @@ def test_the_status_page_says_what_was_run(sample):
     assert "A sample chapter" in page and 'depths = "20,56"' in page
     for package in ("torch", "jupyter-book"):
         assert package in page
+    runs = reslib.records()
+    core = sum(runs.recipe_id.isin([recipe.id for _, recipe in planned("pocket", "core")]))
+    assert f"{core} of 12" in page and (runs.net == "plain20").any() and "plain20" in page
 
 
 def test_every_claim_has_its_place(root):
