@@ -49,6 +49,7 @@ from torch.nn.functional import cross_entropy, relu
 import reslib
 from reslib import CIFAR, claims, data, parameters, plots, probes, rules
 from reslib.measures import weights_sha256
+from reslib.sweep import side_by_side
 
 parameters.check(
     globals(),
@@ -72,6 +73,7 @@ else:
     runs = [reslib.replay(recipe) for recipe in planned]
 paper = claims.paper()
 plots.style()
+torch.set_num_threads(1)  # what is live here is too small to be shared out
 
 
 def say(text):
@@ -137,7 +139,8 @@ _ = figure.suptitle(plots.about(CIFAR.at("demo"), 1))
 
 # %%
 if retrain:
-    runs = [reslib.train(recipe, out_dir=out_dir) for recipe in planned]
+    side_by_side(planned, out=out_dir)
+    runs = [reslib.train(recipe, out_dir=out_dir) for recipe in planned]  # finished: they are only read
 
 table, curves = reslib.records(runs), reslib.curves(runs)
 about = plots.about(planned[0], len(seeds))

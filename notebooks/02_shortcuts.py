@@ -56,6 +56,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import reslib
 from reslib import CIFAR, IMAGENET, claims, counted, counts, data, parameters, plots, probes, resnet, rules
 from reslib.records import command, cpu_name
+from reslib.sweep import side_by_side
 from reslib.train import optimizer_for, train_step
 
 parameters.check(
@@ -90,8 +91,7 @@ else:
 paper = claims.paper()
 ERRORS = {"train_error": "training error", "test_error": "test error"}  # a record's names for them
 plots.style()
-threads = torch.get_num_threads()
-torch.set_num_threads(1)  # what is live here is too small to be shared out; runs that are recorded take all threads
+torch.set_num_threads(1)  # what is live here is too small to be shared out
 
 
 def say(text):
@@ -300,7 +300,7 @@ for c_out, stride in ((64, 1), (128, 2)):
 trials, channels, steps = 5, 8, 100
 
 
-def side_by_side(shortcut):
+def in_groups(shortcut):
     block, width = resnet.BasicBlock(trials * channels, trials * channels, 1, shortcut), trials * channels
     block.conv1, block.conv2 = (nn.Conv2d(width, width, 3, padding=1, groups=trials, bias=False) for _ in range(2))
     return block
@@ -308,7 +308,7 @@ def side_by_side(shortcut):
 
 def learn_identity(shortcut, blocks, lr=CIFAR.lr):  # -> (steps, trials): relative error; share of the outputs that are not 0
     torch.manual_seed(0)
-    stack = resnet.he_init(nn.Sequential(*(side_by_side(shortcut) for _ in range(blocks))))
+    stack = resnet.he_init(nn.Sequential(*(in_groups(shortcut) for _ in range(blocks))))
     optimizer, errors = torch.optim.SGD(stack.parameters(), lr, CIFAR.momentum), []
     for _ in range(steps):
         x = relu(torch.randn(16, trials * channels, 8, 8))
@@ -607,9 +607,8 @@ demo_table.style.format("{:.1f}").set_caption(f"Final error (%): {plots.about(de
 
 # %%
 if retrain:
-    torch.set_num_threads(threads)
-    runs, missing = [reslib.train(recipe, out_dir=out_dir) for recipe in planned], []
-    torch.set_num_threads(1)
+    side_by_side(planned, out=out_dir)
+    runs, missing = [reslib.train(recipe, out_dir=out_dir) for recipe in planned], []  # finished: they are only read
 
 table = reslib.records(runs)
 table["kind"] = table.shortcut.where(table.layers == 2, table.shortcut + ", one layer")

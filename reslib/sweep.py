@@ -58,14 +58,22 @@ def carry_out(recipe: Recipe, options: dict, steps, messages) -> None:
         sys.exit(1)
 
 
-def sweep(name: str | None, scale: str, *, jobs: int | None = None, time_limit: float | None = None, out: str | Path = "runs",
-          data_dir=None, device: str | None = None, backend: str = "auto",
-          half_checkpoints: bool = False) -> list[str]:  # fmt: skip
-    """Carry out what is missing of a plan (None: of all) at a scale; records and checkpoints go into `out`.
+def sweep(name: str | None, scale: str, *, out: str | Path = "runs", **options) -> list[str]:
+    """Carry out what is missing of a plan (None: of all) at a scale. Options and the rest as `side_by_side`.
+
+    Raises ValueError as `plan.planned`, too.
+    """
+    return side_by_side(missing(scale, name, Path(out)), out=out, **options)
+
+
+def side_by_side(recipes: list[Recipe], *, out: str | Path = "runs", jobs: int | None = None, time_limit: float | None = None,
+                 data_dir=None, device: str | None = None, backend: str = "auto",
+                 half_checkpoints: bool = False) -> list[str]:  # fmt: skip
+    """Carry out several recipes at once, those that have no record in `out`, where records and checkpoints go.
 
     jobs: runs at once (default: one a CPU core, SIDE_BY_SIDE on a GPU). time_limit: seconds. The rest as `train`. Returns
-    what failed, a sentence each. Raises ValueError as `plan.planned` and as `data.images`, KeyboardInterrupt after Ctrl-C or
-    SIGTERM, when all has been saved.
+    what failed, a sentence each. Raises ValueError as `data.images`, KeyboardInterrupt after Ctrl-C or SIGTERM, when all has
+    been saved.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if jobs is None:
@@ -75,7 +83,7 @@ def sweep(name: str | None, scale: str, *, jobs: int | None = None, time_limit: 
         raise ValueError(f"jobs is {jobs}: it must be at least 1.")
     out = Path(out)
     began = idle = time.monotonic()
-    todo = missing(scale, name, out)
+    todo = [recipe for recipe in recipes if not (out / f"{recipe.name}.json").exists()]
     if todo:
         data.images(todo[0], train=True, data_dir=data_dir)  # missing or damaged data stop it here
     options = dict(out_dir=out, data_dir=data_dir, device=device, backend=backend, half_checkpoints=half_checkpoints)
