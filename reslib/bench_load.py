@@ -162,7 +162,7 @@ def first_batches(backend: str, data_dir: Path, imagenet: bool = False) -> list[
     return rows
 
 
-def differences(tree_folder: Path, folder: Path, name: str) -> dict:
+def differences(folder: Path, name: str) -> dict:
     """How far ffcv's crops, from the file `name`, are from torchvision's, in 255ths: the same rectangles, other pixels."""
     recipe = replace(IMAGENET, batch=1, colour=0.0)
     pairs = zip(*(data.loader(recipe, "train", data_dir=folder / name, backend=b, workers=1) for b in ("ffcv", "torch")),
@@ -215,7 +215,7 @@ def run(data_dir=None, photographs: Path | None = None, rounds: int = 5, seconds
             batch = max(1, min(64, len(tree.names) // 8))  # so that an epoch of few photographs has batches to overlap
             contenders |= photograph_contenders(tree, folder, workers, device, batch)
             fresh += first_batches("ffcv", folder / "raw 480", imagenet=True)
-            gaps = [differences(photographs, folder, name) for name in ("raw 480", "jpg 480")] + causes(tree)
+            gaps = [differences(folder, name) for name in ("raw 480", "jpg 480")] + causes(tree)
             values, vectors = photos.components(imagenet.statistics(folder / "raw 480")[1])
             cosines = np.abs((vectors * photos.PUBLISHED).sum(0)).round(4)
             colours = dict(eigenvalues=values.round(4).tolist(), cosines_to_published=cosines.tolist())
