@@ -607,7 +607,7 @@ demo_table.style.format("{:.1f}").set_caption(f"Final error (%): {plots.about(de
 
 # %%
 if retrain:
-    side_by_side(planned, out=out_dir)
+    side_by_side(sorted(planned, key=lambda recipe: -recipe.depth), out=out_dir)  # the longest first
     runs, missing = [reslib.train(recipe, out_dir=out_dir) for recipe in planned], []  # finished: they are only read
 
 table = reslib.records(runs)
