@@ -148,6 +148,7 @@ def sweep(
 @bench_app.command()
 def step(depth: int = 20, size: int = 32, batch: int = 128, rounds: int = 7, steps: int = 5, threads: int | None = None,
          compiled: Annotated[bool, typer.Option(help="also compiled, as long runs are (takes a minute)")] = True,
+         script: Annotated[bool, typer.Option("--script", help="also the usual script's loop, on CIFAR-10")] = False,
          device: str = "cpu", data_dir: Path | None = None):  # fmt: skip
     """The training step: what `train` does against the plain eager NCHW loop, in turn, in one run."""
     import torch
@@ -156,7 +157,9 @@ def step(depth: int = 20, size: int = 32, batch: int = 128, rounds: int = 7, ste
 
     if threads:
         torch.set_num_threads(threads)
-    variants = [bench.PLAIN, bench.EAGER, bench.COMPILED]
+    if script and size != 32:
+        raise ValueError(f"size is {size}: the usual script loads CIFAR-10 at 32 pixels, so --script goes with --size 32.")
+    variants = [bench.SCRIPT] * script + [bench.PLAIN, bench.EAGER, bench.COMPILED]
     variants += [bench.GRAPH, f"{bench.GRAPH}, compiled"] if device != "cpu" else []
     variants = [name for name in variants if compiled or "compiled" not in name]
     made = bench.steps_of(depth, size, batch, variants, device, data_dir)

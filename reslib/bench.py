@@ -3,40 +3,79 @@
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
 import torch
 from scipy import stats
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from . import counts
+from . import counts, data
 from .recipes import CIFAR
 from .resident import ResidentStep
 from .resnet import cifar_resnet
 from .train import optimizer_for, train_step
 
 PLAIN, EAGER, COMPILED, GRAPH = "eager NCHW", "channels_last", "channels_last, compiled", "CUDA graph"
+SCRIPT = "usual script"
+
+
+def usual_cifar(data_dir=None) -> Dataset:
+    """CIFAR-10 as the usual scripts have it: torchvision's dataset and transforms."""
+    from torchvision.datasets import CIFAR10
+    from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, ToTensor
+
+    data.images(CIFAR, train=True, data_dir=data_dir)  # downloads what is missing, refuses what is damaged
+    normalize = Normalize([0.491, 0.482, 0.447], [1.0, 1.0, 1.0])
+    usual = Compose([RandomCrop(32, 4), RandomHorizontalFlip(), ToTensor(), normalize])
+    return CIFAR10(data.data_folder(data_dir), transform=usual)
+
+
+def usual_batches(dataset: Dataset, batch: int, workers: int, device) -> Iterator[tuple]:
+    """A DataLoader without end over random samples, its batches moved to the device."""
+    sampler = RandomSampler(dataset, replacement=True, num_samples=10**9)
+    loader = DataLoader(dataset, batch, sampler=sampler, num_workers=workers, pin_memory=device != "cpu")
+    for x, labels in loader:
+        yield x.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+
+
+def usual_step(net, optimizer, batches: Iterator) -> tuple:
+    """An iteration of the usual script: load a batch, one eager step, and read its loss and error back for the log."""
+    images, labels = next(batches)
+    logits = net(images)
+    loss = cross_entropy(logits, labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    wrong = (logits.argmax(1) != labels).sum()
+    loss.item(), wrong.item()
+    return loss, wrong
 
 
 def steps_of(depth: int, size: int, batch: int, variants, device: str, data_dir=None) -> dict[str, Callable]:
     """A training step of every variant, warmed up, each on a net of its own: {"eager NCHW": step, ...}.
 
-    "eager NCHW" is the plain loop: contiguous tensors, torch's default SGD. What `train` does: "channels_last" on a CPU in
-    short runs, "channels_last, compiled" in long ones; on a GPU "CUDA graph", in long runs of a compiled net: that loads its
-    batches too (CIFAR-10).
+    "eager NCHW" is the plain step: contiguous tensors, torch's default SGD; "usual script" the same in the loop of a widely
+    used CIFAR script, with CIFAR-10 from a DataLoader (four workers on a GPU). What `train` does: "channels_last" on a CPU
+    in short runs, "channels_last, compiled" in long ones; on a GPU "CUDA graph", in long runs of a compiled net: that loads
+    its batches too (CIFAR-10).
     """
     recipe, made = replace(CIFAR, depth=depth, size=size, batch=batch), {}
     labels = torch.randint(10, (batch,), device=device)
     for name in variants:
         net, images = recipe.net().to(device), torch.randn(batch, 3, size, size, device=device)
-        if name == PLAIN:
+        if name in (PLAIN, SCRIPT):
             optimizer = torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
         else:
             net, images = (t.to(memory_format=torch.channels_last) for t in (net, images))
             optimizer = optimizer_for(recipe, net)
         one = partial(train_step, torch.compile(net) if "compiled" in name else net, optimizer)
-        if name.startswith(GRAPH):
+        if name == SCRIPT:
+            batches = usual_batches(usual_cifar(data_dir), batch, 0 if device == "cpu" else 4, device)
+            made[name] = partial(usual_step, net, optimizer, batches)
+        elif name.startswith(GRAPH):
             made[name] = partial(ResidentStep(recipe, net, optimizer, one, data_dir=data_dir), recipe.lr)
         else:
             made[name] = partial(one, images, labels)
@@ -59,14 +98,16 @@ def in_turns(made: dict, rounds: int, steps: int) -> dict[object, list[float]]:
 
 
 def step_table(seconds: dict, batch: int) -> str:
-    """A Markdown table of `in_turns` over variants: median, spread, images/s, and the median ratio to PLAIN."""
-    first = seconds[PLAIN]
-    lines = ["| variant | ms a step (lowest to highest) | images/s | times eager NCHW |", "|---|---|---|---|"]
+    """A Markdown table of `in_turns` over variants: median, spread, images/s, and the median ratios to PLAIN and SCRIPT."""
+    bases = [name for name in (PLAIN, SCRIPT) if name in seconds]
+    lines = ["| " + " | ".join(["variant", "ms a step (lowest to highest)", "images/s", *(f"times {n}" for n in bases)]) + " |",
+             "|---" * (3 + len(bases)) + "|"]  # fmt: skip
     for name, values in seconds.items():
         ms = [1e3 * v for v in values]
         middle = statistics.median(ms)
-        ratio = statistics.median(a / b for a, b in zip(first, values, strict=True))
-        lines.append(f"| {name} | {middle:.1f} ({min(ms):.1f} to {max(ms):.1f}) | {batch / middle * 1e3:,.0f} | {ratio:.2f} |")
+        ratios = [statistics.median(a / b for a, b in zip(seconds[base], values, strict=True)) for base in bases]
+        cells = [name, f"{middle:.2f} ({min(ms):.2f} to {max(ms):.2f})", f"{batch / middle * 1e3:,.0f}"]
+        lines.append("| " + " | ".join([*cells, *(f"{ratio:.2f}" for ratio in ratios)]) + " |")
     return "\n".join(lines)
 
 

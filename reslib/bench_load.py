@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import Dataset
 
 from . import bench, data, ffcv_backend
 from .files import renamed
@@ -58,13 +59,6 @@ class _Photographs(Dataset):
         return self.rest(resize(image, [side], antialias=True)), int(self.tree.labels[i])
 
 
-def _usual(dataset: Dataset, batch: int, workers: int, device) -> Iterator:
-    """A DataLoader without end over random samples, its batches moved to the device."""
-    sampler = RandomSampler(dataset, replacement=True, num_samples=10**9)
-    for x, labels in DataLoader(dataset, batch, sampler=sampler, num_workers=workers):
-        yield x.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-
-
 def _ours(recipe: Recipe, **where) -> Iterator:
     epoch = 0
     while True:
@@ -74,13 +68,9 @@ def _ours(recipe: Recipe, **where) -> Iterator:
 
 def cifar_contenders(data_dir, workers: list[int], device: str) -> Contenders:
     """torchvision's usual script, and ours at 32 and 16 pixels; batches of 128."""
-    from torchvision.datasets import CIFAR10
-    from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, ToTensor
-
-    normalize = Normalize([0.491, 0.482, 0.447], [1.0, 1.0, 1.0])
-    usual = Compose([RandomCrop(32, 4), RandomHorizontalFlip(), ToTensor(), normalize])
-    dataset = CIFAR10(data.data_folder(data_dir), transform=usual)
-    found = {("CIFAR-10, 32 px", "torchvision", w): lambda w=w: _usual(dataset, 128, w, device) for w in (0, *workers)}
+    dataset = bench.usual_cifar(data_dir)
+    usual = partial(bench.usual_batches, dataset, 128, device=device)
+    found = {("CIFAR-10, 32 px", "torchvision", w): partial(usual, workers=w) for w in (0, *workers)}
     for recipe in (CIFAR, CIFAR.at("pocket")):
         part = f"CIFAR-10, {recipe.size} px"
         where = dict(recipe=recipe, data_dir=data_dir, device=device)
@@ -95,8 +85,8 @@ def photograph_contenders(tree, folder: Path, workers: list[int], device: str, b
     """torchvision's usual script with random scales and at 256 pixels, and ours from the FILES in `folder`."""
     found, sets = {}, {"photographs, scales 256 to 480": (256, 480), "photographs, 256": (256, 256)}
     for part, scales in sets.items():
-        dataset = _Photographs(tree, scales)
-        found |= {(part, "torchvision", w): lambda w=w, d=dataset: _usual(d, batch, w, device) for w in (0, *workers)}
+        usual = partial(bench.usual_batches, _Photographs(tree, scales), batch, device=device)
+        found |= {(part, "torchvision", w): partial(usual, workers=w) for w in (0, *workers)}
         recipe = replace(IMAGENET, batch=batch, short_side=scales if scales[1] > scales[0] else None)
         for name, (_, side) in FILES.items():
             if side >= scales[1] and (side == 480) == (scales[1] == 480):

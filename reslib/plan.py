@@ -36,6 +36,7 @@ class Group:
     recipes: tuple[Recipe, ...]
     scales: tuple[str, ...] = ("pocket", "paper")
     times: int = 1  # the scale's iterations
+    extra: int = 0  # iterations before the scale's own
 
 
 PLAN = (
@@ -56,6 +57,8 @@ PLAN = (
     Group("ambiguities", "Table 6", "what the paper leaves open: each differs from ResNet-20 of core in one thing",
           tuple(residual(20, **change) for change in ({"init": "fan_out"}, {"decay_bn": False}, {"momentum_form": "caffe"},
                                                       {"bn_batch": 64}, {"border": "black"}))),
+    Group("count", "Table 6", "the 400 iterations of the paper's warm-up on top of its 64k, not among them", (residual(110),),
+          scales=("paper",), extra=400),
     Group("1202", "C16", "1202 layers", (residual(1202),), scales=("paper",)),
 )  # fmt: skip
 """In the order of their worth."""
@@ -63,7 +66,7 @@ PLAN = (
 
 def at(group: Group, recipe: Recipe, scale: str) -> Recipe:
     """A recipe of a group at a scale, with the group's iterations."""
-    return recipe.at(scale).longer(group.times)
+    return recipe.at(scale).longer(group.times).delayed(group.extra)
 
 
 def planned(scale: str | None = None, name: str | None = None) -> Iterator[tuple[Group, Recipe]]:

@@ -91,6 +91,10 @@ class Recipe:
         """The same recipe with so many times the iterations, milestones included (footnote 3)."""
         return replace(self, steps=times * self.steps, milestones=tuple(times * m for m in self.milestones))
 
+    def delayed(self, extra: int) -> "Recipe":
+        """The same recipe with so many iterations before the others: milestones and the end come later."""
+        return replace(self, steps=self.steps + extra, milestones=tuple(m + extra for m in self.milestones))
+
     def net(self) -> resnet.ResNet:
         """The untrained net, He-initialised from the recipe's seed."""
         if self.data == "imagenet":

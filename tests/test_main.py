@@ -39,6 +39,14 @@ def test_bench_step():
     assert len(parts) == 5 and 98 <= sum(int(share) for _, share in parts) <= 102 and found.stderr == ""
 
 
+def test_bench_step_against_the_usual_script_which_loads_its_batches(cifar):
+    words = ("bench", "step", "--script", "--depth", "8", "--batch", "4", "--rounds", "1", "--steps", "1", "--no-compiled")
+    found = run(*words, "--data-dir", str(cifar))
+    assert found.returncode == 0, found.stderr
+    ratios = re.search(r"\| usual script \| .* \| ([\d.]+) \| ([\d.]+) \|", found.stdout)
+    assert ratios and ratios[2] == "1.00" and "times usual script" in found.stdout
+
+
 def test_bench_scaling():
     found = run("bench", "scaling", "--depths", "8,14,20", "--size", "8", "--batches", "2,4", "--rounds", "1", "--steps", "1")
     assert found.returncode == 0, found.stderr
@@ -65,6 +73,7 @@ def test_claims_are_printed_or_put_between_the_marks_of_a_page(tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (("bench", "step", "--script", "--size", "16"), "--script goes with --size 32"),
         (("train", "--depth", "21"), "depth 21 is not 6n+2: the nearest depths are 20 and 26."),
         (("train", "--scale", "huge"), "scale 'huge' is unknown"),
         (("train", "--shortcut", "D"), "shortcut 'D' is unknown"),

@@ -264,6 +264,9 @@ def test_learning_rate():
     )
     warming = replace(CIFAR, depth=110, warmup_lr=0.01)
     assert (train.lr_at(warming, 0, warm=False), train.lr_at(warming, 0, warm=True)) == (0.01, 0.1)
+    later = warming.delayed(400)  # the warm-up's iterations on top of the 64k
+    assert later.steps == 64_400
+    assert all(train.lr_at(later, s + 400) == train.lr_at(warming, s) for s in (0, 31_999, 32_000, 47_999, 48_000, 63_999))
 
 
 def test_warmup_ends_below_the_threshold():
