@@ -57,6 +57,9 @@ def paper_says(claim: str) -> str:
         "C13": f"test error {p['table6.resnet20.test_error']:.2f} -> {p['table6.resnet110.test_error']:.2f}; plain-110 above "
                f"{p['fig6.plain110.error_above']:.0f} %",
         "C14": f"starts slowly; the warm-up ends after about {p['s42.resnet110.warmup_iterations']:.0f} iterations",
+        "C15": "generally smaller (Fig. 7), no number",
+        "C16": f"training error below {p['s42.resnet1202.training_error_below']} %; test error "
+               f"{p['table6.resnet1202.test_error']:.2f} against {p['table6.resnet110.test_error']:.2f}",
         "C21": "argued",
     }[claim]  # fmt: skip
 

@@ -20,6 +20,7 @@ VANISHED = 0.01  # C3: a signal's standard deviation, or its gradient relative t
 ADVANTAGE = 1.0  # C12: points of training error below which an advantage counts as none
 SAME = 1.0  # C14: points of test error within which two schedules count as similar
 DEPTHS = (20, 32, 44, 56, 110)  # C13
+FITTED = 0.1  # C16: percent of training error below which a net has been trained without difficulty
 STARTED = 80.0  # C14: percent; a net has started when its running training error is below
 
 
@@ -211,6 +212,33 @@ def c14(scale: str, runs: pd.DataFrame) -> list[Part]:
     return parts
 
 
+def response(record: Record) -> float:
+    """The standard deviation of a layer's response at the last step, averaged over the layers (Fig. 7)."""
+    frame = record.probe_frame()
+    return float(frame.response_std[frame.step == frame.step.max()].mean())
+
+
+def c15(scale: str, runs: pd.DataFrame) -> list[Part]:
+    """Mean std of the layers' responses: plain-20, -56 above ResNet-20, -56; ResNet-20 above -56, that above -110."""
+    nets = {"plain-20": plain(20), "plain-56": plain(56)} | {f"ResNet-{depth}": residual(depth) for depth in (20, 56, 110)}
+    found = {name: evidence(recipe, scale, runs) for name, recipe in nets.items()}
+    pairs = (("plain-20", "ResNet-20"), ("plain-56", "ResNet-56"), ("ResNet-20", "ResNet-56"), ("ResNet-56", "ResNet-110"))
+    return [
+        Part(f"{a} - {b}, mean response std:", tuple(x - y for x, y in paired(response, found[a], found[b])), 0, unit="")
+        for a, b in pairs
+    ]
+
+
+def c16(scale: str, runs: pd.DataFrame) -> list[Part]:
+    """ResNet-1202's training error is below 0.1 %, and its test error above that of ResNet-110, paired by seed."""
+    deepest, deep = (evidence(residual(depth), scale, runs) for depth in (1202, 110))
+    gap = tuple(a - b for a, b in paired(test_error, deepest, deep))
+    return [
+        Part("ResNet-1202, training error:", tuple(train_error(r) for r in deepest.values()), FITTED, side=-1, unit="%"),
+        Part("ResNet-1202 - ResNet-110, test error:", gap, 0),
+    ]
+
+
 def c21(scale: str, runs: pd.DataFrame) -> list[Part]:
     """plain-20 extended to 56 layers by identity layers: training error unchanged, and below that of plain-56 from scratch."""
     shallow, deep = (evidence(plain(depth), scale, runs) for depth in (20, 56))
@@ -223,5 +251,6 @@ def c21(scale: str, runs: pd.DataFrame) -> list[Part]:
 
 
 RULES: dict[str, Callable[[str, pd.DataFrame], list[Part]]] = {
-    "C1": c1, "C3": c3, "C4": c4, "C5": c5, "C8": c8, "C12": c12, "C13": c13, "C14": c14, "C21": c21,
+    "C1": c1, "C3": c3, "C4": c4, "C5": c5, "C8": c8, "C12": c12, "C13": c13, "C14": c14, "C15": c15, "C16": c16,
+    "C21": c21,
 }  # fmt: skip

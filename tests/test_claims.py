@@ -160,3 +160,28 @@ def test_the_readme_shows_the_verdicts_of_the_records(root):
     text = (root / "README.md").read_text()
     between = text.split("<!-- claims -->\n")[1].split("\n<!-- /claims -->")[0]
     assert between == claims.table(), "run `python -m reslib claims --write README.md`"
+
+
+def test_the_layers_responses():
+    stds = {(20, None): 1.0, (56, None): 0.9, (20, "A"): 0.8, (56, "A"): 0.6, (110, "A"): 0.5}
+
+    def with_responses(stds):
+        runs = fake_runs(dict.fromkeys(stds, (60, 61, 62)))
+        for record in runs.record:
+            std = stds[record.recipe.depth, record.recipe.shortcut] + 0.0001 * record.recipe.seed * record.recipe.depth
+            record.probes[0]["response_std"] = [std - 0.1, *[std] * (record.recipe.depth - 3), std + 0.1]
+        return runs
+
+    row = verdict("C15", with_responses(stds))
+    assert row["verdict"] == "supported" and row["n"] == 3 and "plain-20 - ResNet-20, mean response std: 0.2 " in row["ours"]
+    assert verdict("C15", with_responses(stds | {(110, "A"): 0.9}))["verdict"] == "contradicted"
+    assert verdict("C15", with_responses({net: std for net, std in stds.items() if net[0] < 110}))["n"] == 0
+
+
+def test_1202_layers():
+    nets = {(110, "A"): (4, 4.5, 5), (1202, "A"): (0.02, 0.03, 0.02)}
+    runs = fake_runs(nets, "paper")
+    assert verdict("C16", runs)["verdict"] == "contradicted"  # its test errors are lower too
+    for record in runs.record[3:]:
+        record.final["test_error"] = 8.0 + 0.1 * record.recipe.seed
+    assert verdict("C16", runs)["verdict"] == "replicated" and verdict("C16", runs[:3])["n"] == 0
