@@ -55,7 +55,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import reslib
 from reslib import CIFAR, IMAGENET, claims, counted, counts, data, parameters, plots, probes, resnet, rules
-from reslib.records import command, cpu_name
+from reslib.records import command, cpu_name, recorded
 from reslib.sweep import side_by_side
 from reslib.train import optimizer_for, train_step
 
@@ -80,14 +80,7 @@ planned = [
 if retrain:  # what is missing or damaged stops the run here, before any work
     data.images(planned[0], train=True)
 else:
-    runs, missing = [], []
-    for recipe in planned:
-        try:
-            runs.append(reslib.replay(recipe))
-        except FileNotFoundError:
-            missing.append(recipe)
-    if not runs:
-        reslib.replay(planned[0])  # says which command makes it
+    runs, missing = recorded(planned)
 paper = claims.paper()
 ERRORS = {"train_error": "training error", "test_error": "test error"}  # a record's names for them
 plots.style()

@@ -81,14 +81,24 @@ def cifar_depths(value) -> tuple[int, ...]:
     return depths
 
 
-def shortcuts(value) -> tuple[str, ...]:
-    """Two or more of the options "none" (a plain net), "A", "B", "C", in this order: a list, or text such as "A,C"."""
-    allowed = tuple(option or "none" for option in resnet.SHORTCUTS)
-    parts = value.strip("[]() ").split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
-    found = [str(part or "none").strip(" '\"") for part in parts]
-    for option in found:
-        if option not in allowed:
-            raise ValueError(f"{option!r} is unknown; use {', '.join(map(repr, allowed))}.")
-    if len(found) < 2 or len(set(found)) < len(found):
-        raise ValueError(f"{value!r} must be two or more different options; write for example A,C.")
-    return tuple(option for option in allowed if option in found)
+def several(*allowed: str, least: int = 1) -> Callable:
+    """At least so many of some words, in the order of `allowed`: a list, or text such as "A,C"."""
+
+    def read(value) -> tuple[str, ...]:
+        parts = (
+            value.strip("[]() ").split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+        )
+        found = [str("none" if part in (None, "") else part).strip(" '\"") for part in parts]
+        for word in found:
+            if word not in allowed:
+                raise ValueError(f"{word!r} is unknown; use {', '.join(map(repr, allowed))}.")
+        if len(found) < least or len(set(found)) < len(found):
+            few = "one or more" if least == 1 else "two or more"
+            raise ValueError(f"{value!r} must be {few} different options; write for example {','.join(allowed[-2:])}.")
+        return tuple(word for word in allowed if word in found)
+
+    return read
+
+
+shortcuts = several(*(option or "none" for option in resnet.SHORTCUTS), least=2)
+"""Two or more of the options "none" (a plain net), "A", "B", "C"."""

@@ -142,6 +142,14 @@ def replay(recipe: Recipe) -> Record:
     return read(path)
 
 
+def recorded(recipes: list[Recipe]) -> tuple[list[Record], list[Recipe]]:
+    """The recorded runs among those of `recipes`, and the recipes that have none. Raises as `replay` if none has."""
+    missing = [recipe for recipe in recipes if not (folder() / f"{recipe.name}.json").is_file()]
+    if len(missing) == len(recipes):
+        replay(recipes[0])
+    return [replay(recipe) for recipe in recipes if recipe not in missing], missing
+
+
 def command(recipe: Recipe) -> str:
     """The shell command that carries out a recipe and records it."""
     base = Recipe().at(recipe.scale).as_dict()

@@ -13,6 +13,7 @@ from reslib import parameters
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 FIRST, SECOND = NOTEBOOKS[:2]
+CIFAR_10 = FIRST.with_name("05_cifar_analysis.ipynb")
 
 
 def papermill(notebook, out, *words, **keywords):
@@ -38,6 +39,7 @@ def test_pairs_are_in_sync_and_stripped(notebook):
         (FIRST, ("-p", "depths", "20"), "depths: 20 must be two or more depths"),
         (SECOND, ("-y", "options: [A, D]"), "options: 'D' is unknown; use 'none', 'A', 'B', 'C'."),
         (SECOND, ("-p", "options", "A,A"), "options: 'A,A' must be two or more different options"),
+        (CIFAR_10, ("-p", "groups", "longer,deeper"), "groups: 'deeper' is unknown; use 'none', 'warm-up', 'longer'"),
     ],
     ids=lambda v: "-".join(v) if isinstance(v, tuple) else getattr(v, "stem", ""),
 )
@@ -83,6 +85,7 @@ def test_parameters_as_papermill_passes_them(capsys):
 def test_options_as_papermill_passes_them():
     for value in ("none,A,C", ["none", "A", "C"], [None, "C", "A"], "[C, none, 'A']", ("A", "C", "none")):
         assert parameters.shortcuts(value) == ("none", "A", "C")
+    assert parameters.several("warm-up", "1202")(1202) == ("1202",)
     for value in ("A", "", "a,b", "A,D", ["A", "A"], None, 3, []):
         with pytest.raises(ValueError):
             parameters.shortcuts(value)
