@@ -43,6 +43,7 @@ def test_row(row):
     ("table6.resnet56.parameters", 0.85e6), ("s41.resnet34.gain_over_plain34", 3.5), ("s41.resnet34.depth_gain", 2.8),
     ("s33.plain34.share_of_vgg19_flops", 18), ("s42.milestone1", 32e3), ("s42.milestone2", 48e3), ("s42.iterations", 64e3),
     ("s42.weight_decay", 1e-4), ("s42.resnet110.warmup_until_training_error", 80), ("s34.iterations", 60e4),
+    ("s41.images_train", 1.28e6), ("s41.images_validation", 50e3), ("s41.images_test", 100e3),
     ("release.resnet50.top1_error_1crop", 24.7),
 ])  # fmt: skip
 def test_as_printed(quantity, expected):
