@@ -291,12 +291,12 @@ for layers in IMAGENET_NETS:
     count = counts.multiply_adds(counts.shape_of(reslib.imagenet_resnet, layers, option[layers]), 224)
     work = 6 * count * IMAGENET.batch * IMAGENET.steps
     rows[f"ResNet-{layers}"] = {
-        "multiply-adds an image (G)": f"{count / 1e9:.2f}",
-        f"operations in {IMAGENET.steps:,} iterations": f"{work:.1e}",
-        "years here, at the least": f"{work / flops / 3600 / 24 / 365:.1f}",
+        "multiply-adds (G)": f"{count / 1e9:.2f}",
+        "operations of a run": f"{work:.1e}",
+        "years here": f"{work / flops / 3600 / 24 / 365:.1f}",
     }
 pd.DataFrame(rows).T.style.set_caption(
-    f"One run of each net; a large matrix product here does {flops / 1e9:,.0f} GFLOP/s on one thread"
+    f"One run of each net, of {IMAGENET.steps:,} iterations; a large matrix product here does {flops / 1e9:,.0f} GFLOP/s on one thread"
 )
 
 # %% [markdown]

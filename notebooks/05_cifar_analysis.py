@@ -224,8 +224,8 @@ for ax, column in zip(axes, ERRORS, strict=True):
 _ = figure.suptitle(about)
 # %%
 by_net = by_depth.groupby(["shortcut", "depth"])
-means = by_net[list(ERRORS)].agg(["mean", "min", "max"]).rename(columns=ERRORS).assign(n=by_net.seed.count())
-means.style.format("{:.1f}", subset=list(ERRORS.values())).set_caption(f"Final error (%), n seeds; {about}")
+means = by_net[list(ERRORS)].agg(["mean", "min", "max"]).rename(columns=ERRORS).map("{:.1f}".format)
+pd.concat([means, by_net.seed.count().rename(("n", ""))], axis=1).style.set_caption(f"Final error (%), n seeds; {about}")
 
 # %%
 say(claims.sentence("C13", runs_scale, table))
@@ -263,10 +263,10 @@ for depth in sorted({*depths, *(int(key.split(".")[1][6:]) for key in paper if k
         ("ResNet", depth, paper.get(f"{key}.parameters", np.nan) / 1e6, made, paper.get(f"{key}.test_error", np.nan), told,
          len(ours) or "")
     )  # fmt: skip
-columns = ["", "layers", "parameters (M), paper", "counted", "test error (%), paper", f"ours, {runs_scale} scale", "n"]
+columns = ["", "layers", "parameters (M)", "counted", "error (%)", "ours", "n"]
 pd.DataFrame(rows, columns=columns).set_index("").style.format(
-    {"layers": "{:.0f}", columns[2]: "{:.2f}", columns[3]: "{:.2f}", columns[4]: "{:.2f}"}, na_rep=""
-).set_caption(f"Table 6 beside our runs: mean, lowest and highest over seeds. {about}")
+    {"layers": "{:.0f}"} | dict.fromkeys(columns[2:5], "{:.2f}"), na_rep=""
+).set_caption(f"Table 6, and our runs beside it: mean, lowest and highest test error; {about}")
 
 # %%
 say(pd.DataFrame([counted.row("C19", paper)]).to_markdown(index=False))
@@ -340,33 +340,32 @@ say(
 # **Prediction (C14).** At a learning rate of 0.1 from the start ResNet-110 takes more iterations to get below 80 % training
 # error than with the warm-up. It "still reaches similar accuracy" (footnote 5): that is judged at `paper` scale.
 
-# %% mystnb={"figure": {"caption": "ResNet-110 with the warm-up at 0.01 (solid) and straight at 0.1 (dashed): running training error at the start (left; the line at 80 % is where the warm-up ends) and over the whole run (right). Thin lines are single seeds, bold lines their mean.", "name": "fig-warm-up"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "ResNet-110 with the warm-up at 0.01 (solid) and straight at 0.1 (dashed): running training error at the start (left) and over the whole run (right). The dotted line, 80 %, is where the warm-up ends. Thin lines are single seeds, bold lines their mean.", "name": "fig-warm-up"}} tags=["hide-input"]
 schedules = {
     "warm-up": [run for run in having["residual"] if run.recipe.depth == 110],
     "straight": having.get("warm-up", []),
 }
-figure, axes = plt.subplots(1, 2, sharey=True)
-for name, line, colour in (("warm-up", "-", "#0b5394"), ("straight", "--", "#b04a00")):
-    for ax in axes:
-        frames = [run.frame() for run in schedules[name]]
+figure, axes = plt.subplots(1, 2)
+early = planned["residual"][0].steps / 4
+for ax, last in zip(axes, (early, np.inf), strict=True):
+    for name, line, colour in (("warm-up", "-", "#0b5394"), ("straight", "--", "#b04a00")):
+        frames = [frame[frame.step <= last] for frame in map(reslib.Record.frame, schedules[name])]
         for frame in frames:
             ax.plot(frame.step, frame.train_error, line, color=colour, lw=0.7, alpha=0.35)
         if frames:
             mean_curve = pd.concat(frames).groupby("step").train_error.mean()
             ax.plot(mean_curve.index, mean_curve, line, color=colour, lw=1.8, label=f"{name}, n = {len(frames)}")
             ax.legend(fontsize="small")
-steps = planned["residual"][0].steps
-axes[0].set(xlim=(0, steps / 4), ylabel="running training error (%)", xlabel="iterations")
-axes[0].axhline(CIFAR.warmup_until, color="black", lw=0.8, ls=":")
-axes[1].set(xlabel="iterations", ylim=(0, None))
+    ax.axhline(CIFAR.warmup_until, color="black", lw=0.8, ls=":")
+    ax.set(xlabel="iterations", ylabel="running training error (%)")
 _ = figure.suptitle(about)
 # %%
 rows = {}
 for name, of in schedules.items():
     for run in of:
         rows[name, run.recipe.seed] = {
-            "warm-up ends after": run.final.get("warmup_steps") if name == "warm-up" else None,
-            "below 80 % after": rules.start(run),
+            "warm until": run.final.get("warmup_steps") if name == "warm-up" else None,
+            "below 80 %": rules.start(run),
             "training error": run.final["train_error"],
             "test error": run.final["test_error"],
         }
@@ -408,7 +407,7 @@ say(claims.sentence("C4", runs_scale, table))
 # is the standard deviation of a layer's response at the end of training, averaged over the layers. The rule was fixed when
 # the runs of 20 and 56 layers had been recorded, before those of 110 were.
 
-# %% mystnb={"figure": {"caption": "Fig. 7 of the paper, rebuilt: standard deviation of the layers' responses at the last step, in the order of the layers (top) and ranked (bottom); mean over seeds. Plain nets dashed, residual nets solid.", "name": "fig-responses"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Fig. 7 of the paper, rebuilt: standard deviation of the layers' responses at the last step, in the order of the layers (top) and ranked (bottom); mean over seeds. Plain nets dashed, residual nets solid. The scale is logarithmic, the paper's is not.", "name": "fig-responses"}} tags=["hide-input"]
 figure, (original, ranked) = plt.subplots(2, 1, figsize=(8, 6))
 for run_list, line in ((having["plain"], "--"), (having["residual"], "-")):
     for depth in (depth for depth in depths if depth in (20, 56, 110)):
@@ -418,8 +417,8 @@ for run_list, line in ((having["plain"], "--"), (having["residual"], "-")):
             look = dict(color=plots.PALETTE[depth], ls=line, lw=1.4, label=f"{'plain' if line == '--' else 'ResNet'}-{depth}")
             original.plot(std.index, std, **look)
             ranked.plot(range(1, len(std) + 1), sorted(std, reverse=True), **look)
-original.set(xlabel="layer, in its order", ylabel="std", ylim=(0, None))
-ranked.set(xlabel="layer, sorted by magnitude", ylabel="std", ylim=(0, None))
+original.set(xlabel="layer, in its order", ylabel="std", yscale="log")
+ranked.set(xlabel="layer, sorted by magnitude", ylabel="std", yscale="log")
 original.legend(fontsize="small", ncols=3)
 _ = figure.suptitle(about)
 # %%
@@ -429,9 +428,9 @@ responses = [
     for run in having[kind]
 ]
 responses = pd.DataFrame(responses, columns=["nets", "layers", "std"]).groupby(["nets", "layers"])["std"].agg(["mean", "count"])
-responses.unstack("nets").style.format("{:.3f}", subset=["mean"]).format("{:.0f}", subset=["count"], na_rep="").set_caption(
-    f"Standard deviation of a layer's response at the last step, averaged over layers and seeds; {about}"
-)
+responses.unstack("nets").style.format("{:.3g}", subset=["mean"], na_rep="").format(
+    "{:.0f}", subset=["count"], na_rep=""
+).set_caption(f"Standard deviation of a layer's response at the last step, averaged over layers and seeds; {about}")
 
 # %%
 say(claims.sentence("C15", runs_scale, table))

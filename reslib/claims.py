@@ -81,7 +81,7 @@ def judge(claim: str, scale: str, runs: pd.DataFrame) -> dict:
 def sentence(claim: str, scale: str, runs: pd.DataFrame) -> str:
     """The verdict with its rule and its numbers, as Markdown."""
     row = judge(claim, scale, runs)
-    rule = f"Rule: {RULES[claim].__doc__.splitlines()[0]}"
+    rule = f"Rule: {' '.join(RULES[claim].__doc__.split())}"
     if not row["n"]:
         seeds = ", ".join(map(str, SEEDS.get(scale, ()))) or "none: never judged"
         return (
