@@ -29,7 +29,7 @@ class ResidentStep:
         self.batches = len(self.samples) // recipe.batch  # an epoch's
         if not self.batches:
             raise ValueError(f"a batch of {recipe.batch} is more than the training set holds.")
-        self.row = torch.zeros(1, dtype=torch.long, device=self.device)  # the batch within the epoch
+        self.row = torch.tensor([step % self.batches], device=self.device)  # the batch within the epoch
         self.lr = torch.zeros((), device=self.device)
         for group in optimizer.param_groups:
             group["lr"] = self.lr
@@ -37,7 +37,6 @@ class ResidentStep:
         self.draw(step // self.batches)
         if self.device.type == "cuda":
             self.record()
-        self.row.fill_(step % self.batches)
 
     def draw(self, epoch: int) -> None:
         """Lay the decisions of an epoch out on the device, batch by batch."""
@@ -59,6 +58,7 @@ class ResidentStep:
 
     def record(self) -> None:
         """Capture an iteration as a CUDA graph. It takes some real ones to warm up: what they changed is put back."""
+        row = self.row.clone()
         momenta = [self.optimizer.state[p].get("momentum_buffer") for p in self.net.parameters()]
         saved = [t.detach().clone() for t in self.net.state_dict().values()]
         saved_momenta = [None if m is None else m.clone() for m in momenta]
@@ -69,10 +69,10 @@ class ResidentStep:
                 self.row.zero_()
                 self.iteration()
         torch.cuda.current_stream().wait_stream(stream)
-        self.row.zero_()
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.result = self.iteration()
+        self.row.copy_(row)
         with torch.no_grad():
             for tensor, old in zip(self.net.state_dict().values(), saved, strict=True):
                 tensor.copy_(old)
