@@ -319,16 +319,19 @@ for first, second in combinations(compared.values(), 2):
             apart_by[a.recipe.net_name, b.recipe.net_name].append(share)
 disagree = pd.Series({pair: np.mean(shares) if shares else np.nan for pair, shares in apart_by.items()}).unstack()
 disagree = disagree.loc[nets, nets]
-figure, ax = plt.subplots(figsize=(7, 5.6))
-sns.heatmap(disagree, annot=True, fmt=".0f", cmap="viridis_r", square=True, ax=ax, cbar_kws={"label": "different (%)"})
-ax.set(xlabel="", ylabel="")
-_ = figure.suptitle(about)
+if len(seeds) > 1:
+    figure, ax = plt.subplots(figsize=(7, 5.6))
+    sns.heatmap(disagree, annot=True, fmt=".0f", cmap="viridis_r", square=True, ax=ax, cbar_kws={"label": "different (%)"})
+    ax.set(xlabel="", ylabel="")
+    figure.suptitle(about)
 
 # %% tags=["hide-input"]
 same, errors = pd.Series(np.diag(disagree), nets), by_depth.groupby("net").test_error.mean()
 ratio = (same / errors[nets]).dropna()
 say(
-    "Two runs of the same net, which differ in the seed alone, are as far apart as "
+    "This takes runs of two seeds or more."
+    if not len(ratio)
+    else "Two runs of the same net, which differ in the seed alone, are as far apart as "
     + "; ".join(f"{same[net]:.0f} % ({net}, test error {errors[net]:.0f} %)" for net in nets if same[net] == same[net])
     + f" ({about}). That is {ratio.min():.0%} to {ratio.max():.0%} of their error: on which images a net fails is to a large part "
     "the seed's doing, so a single run says little about a small difference between nets."
@@ -384,13 +387,13 @@ say(claims.sentence("C14", runs_scale, table))
 # schedule three times as long, plain-56 still has a higher training error than plain-20.
 
 # %% tags=["hide-input"]
-rows = {}
-for run in [*having["plain"], *having.get("longer", [])]:
-    if run.recipe.depth in (20, 56):
-        rows[(f"{run.recipe.steps:,} iterations", run.recipe.seed, run.recipe.net_name)] = run.final["train_error"]
-gap = pd.Series(rows, dtype=float)
-gap.index = pd.MultiIndex.from_tuples(gap.index, names=["trained for", "seed", "net"]) if len(gap) else gap.index
-gap = gap.unstack()
+rows = [
+    (f"{run.recipe.steps:,} iterations", run.recipe.seed, run.recipe.net_name, run.final["train_error"])
+    for run in [*having["plain"], *having.get("longer", [])]
+    if run.recipe.depth in (20, 56)
+]
+gap = pd.DataFrame(rows, columns=["trained for", "seed", "net", "error"])
+gap = gap.pivot(index=["trained for", "seed"], columns="net", values="error")
 if {"plain20", "plain56"} <= set(gap):
     gap["difference"] = gap.plain56 - gap.plain20
 gap.style.format("{:.1f}", na_rep="").set_caption(f"Training error (%), a clean pass; {runs_scale} scale")
