@@ -206,7 +206,7 @@ print(*dict.fromkeys(makes), sep="\n")
 # nets more than residual ones. The statistic is the slope of the final error over the binary logarithm of depth, one for each
 # seed.
 
-# %% mystnb={"figure": {"caption": "Fig. 6 of the paper, rebuilt: running training error (top) and test error (bottom) of plain nets (left) and residual nets (right). Thin lines are single seeds, bold lines their mean.", "name": "fig-series"}}
+# %% mystnb={"figure": {"caption": "Fig. 6 of the paper, rebuilt, plain-110 shown and its third panel (1202 layers) left out: running training error (top) and test error (bottom) of plain nets (left) and residual nets (right). Thin lines are single seeds, bold lines their mean.", "name": "fig-series"}}
 figure, axes = plt.subplots(2, 2, sharex=True, sharey=True, figsize=(8, 6))
 for column_axes, kind in zip(axes.T, series, strict=True):
     for ax, column in zip(column_axes, ERRORS, strict=True):
