@@ -28,7 +28,7 @@
 # %% tags=["parameters"]
 scale = "demo"  # "demo": demonstration, and the pocket runs replayed; "pocket", "night", "paper": that scale's runs
 depths = "20,32,44,56,110"  # layers of the series of plain and residual nets, 6n+2 each, the shallowest first
-groups = "warm-up,longer,shallow,split,ambiguities,count,1202"  # further groups of the run plan; "none": the series alone
+groups = "warm-up,start,longer,shallow,split,ambiguities,count,1202"  # further groups of the run plan; "none": the series alone
 seeds = "0,1,2"  # of the runs; the verdicts' seeds are fixed in reslib/plan.py
 retrain = False  # True: carry out the runs of `scale` here (finished ones are kept, interrupted ones taken up)
 out_dir = "runs"  # folder for runs made here
@@ -51,7 +51,7 @@ from reslib import CIFAR, claims, counted, counts, data, draws, parameters, plan
 from reslib.records import command, recorded
 from reslib.sweep import side_by_side
 
-FURTHER = ("warm-up", "longer", "shallow", "split", "ambiguities", "count", "1202")
+FURTHER = ("warm-up", "start", "longer", "shallow", "split", "ambiguities", "count", "1202")
 parameters.check(
     globals(),
     scale=parameters.choice("demo", "pocket", "night", "paper"),
@@ -379,6 +379,18 @@ started.style.format({"training error": "{:.1f}", "test error": "{:.1f}"}, preci
 
 # %%
 say(claims.sentence("C14", runs_scale, table))
+
+# %% [markdown]
+# The series over depth mixes two schedules, as the paper's does: 110 layers have the warm-up, the others do not. So its last
+# step shows two things at once. Side by side:
+
+# %% tags=["hide-input"]
+both = reslib.records([*having["residual"], *having.get("warm-up", []), *having.get("start", [])])
+both["schedule"] = both.warmup_lr.notna().map({True: "warm-up", False: "straight"})
+both = both.groupby(["depth", "schedule"])[[*ERRORS, "seed"]].agg({**dict.fromkeys(ERRORS, "mean"), "seed": "count"})
+both.rename(columns=ERRORS | {"seed": "n"}).style.format("{:.1f}", subset=list(ERRORS.values())).set_caption(
+    f"Final error (%) of residual nets by schedule, mean over seeds; {about}"
+)
 
 # %% [markdown]
 # ## Three times the iterations

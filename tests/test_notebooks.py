@@ -39,7 +39,7 @@ def test_pairs_are_in_sync_and_stripped(notebook):
         (FIRST, ("-p", "depths", "20"), "depths: 20 must be two or more depths"),
         (SECOND, ("-y", "options: [A, D]"), "options: 'D' is unknown; use 'none', 'A', 'B', 'C'."),
         (SECOND, ("-p", "options", "A,A"), "options: 'A,A' must be two or more different options"),
-        (CIFAR_10, ("-p", "groups", "longer,deeper"), "groups: 'deeper' is unknown; use 'none', 'warm-up', 'longer'"),
+        (CIFAR_10, ("-p", "groups", "longer,deeper"), "groups: 'deeper' is unknown; use 'none', 'warm-up', 'start'"),
     ],
     ids=lambda v: "-".join(v) if isinstance(v, tuple) else getattr(v, "stem", ""),
 )
