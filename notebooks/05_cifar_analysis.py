@@ -327,13 +327,14 @@ if len(seeds) > 1:
 
 # %% tags=["hide-input"]
 same, errors = pd.Series(np.diag(disagree), nets), by_depth.groupby("net").test_error.mean()
-ratio = (same / errors[nets]).dropna()
+learned = [net for net in nets if errors[net] < 88]  # 90: chance
+ratio = (same / errors)[learned].dropna()
 say(
     "This takes runs of two seeds or more."
     if not len(ratio)
     else "Two runs of the same net, which differ in the seed alone, are as far apart as "
     + "; ".join(f"{same[net]:.0f} % ({net}, test error {errors[net]:.0f} %)" for net in nets if same[net] == same[net])
-    + f" ({about}). That is {ratio.min():.0%} to {ratio.max():.0%} of their error: on which images a net fails is to a large part "
+    + f" ({about}). That is {ratio.min():.0%} to {ratio.max():.0%} of their error, nets at chance left out: on which images a net fails is to a large part "
     "the seed's doing, so a single run says little about a small difference between nets."
 )
 
@@ -450,6 +451,19 @@ responses.unstack("nets").style.format("{:.3g}", subset=["mean"], na_rep="").for
 # %%
 say(claims.sentence("C15", runs_scale, table))
 
+# %% tags=["hide-input"]
+kept = {}
+for name in dict.fromkeys([runs_scale, "paper"]):
+    at_scale = CIFAR.at(name)
+    rates = sum(learning_rate(at_scale, step, None) for step in range(at_scale.steps))
+    kept[name] = np.exp(-rates * at_scale.weight_decay / (1 - at_scale.momentum))
+say(
+    "A response is about as large as the scale that its batch normalisation has learned, which starts at 1. Weight decay alone, did the "
+    "loss not hold against it, would leave of it "
+    + ", ".join(f"{share:.2f} at {name} scale" for name, share in kept.items())
+    + ". A layer that has little to do is made small by a long training; in a short one it stays about as it began."
+)
+
 # %% [markdown]
 # ## 1202 layers
 #
@@ -488,7 +502,8 @@ for key, pairs in prices.items():
     told = ["{:.2f} [{:.2f}, {:.2f}]".format(*three) for three in intervals]
     rows[key] = dict(zip((f"{what} (points)" for what in ERRORS.values()), told, strict=True)) | {"n": len(pairs)}
 priced = pd.DataFrame(rows).T.rename_axis(index=["net", "with"] if rows else None)
-priced.style.set_caption(f"What a choice changes, against the same net without it; {about}")
+priced = priced.style.set_caption(f"What a choice changes, against the same net without it; {about}")
+priced if rows else Markdown("None of these pairs is recorded yet.")
 
 # %% tags=["hide-input"]
 open_ones = [
