@@ -16,8 +16,8 @@ PACKAGES = ("reslib torch torchvision ffcv numpy scipy pandas scikit-learn numba
 SCALES = {  # what the steps of a scale are done on, and about how long they take
     "demo": ("scikit-learn's digits, 16 × 16", "seconds, in every build"),
     "pocket": ("CIFAR-10, averaged to 16 × 16", "minutes on a laptop"),
-    "night": ("CIFAR-10, averaged to 16 × 16", "an hour or so on two cores"),
-    "paper": ("CIFAR-10 as published, 32 × 32", "minutes on a GPU"),
+    "night": ("CIFAR-10, averaged to 16 × 16", "an hour or so on two cores, by estimate"),
+    "paper": ("CIFAR-10 as published, 32 × 32", "wants a GPU; not run yet"),
 }
 
 

@@ -23,7 +23,7 @@
 # > **What this costs.** As it stands, this page trains for about a minute on two CPU cores and downloads nothing: small nets
 # > on scanned digits, a *demonstration* that the machinery works, which proves nothing about the paper. The *evidence* is
 # > replayed from recorded runs. To make it again: `pocket` scale is 3 to 10 minutes a run on two cores, `night` 30 to 80
-# > minutes, `paper` minutes a run on a GPU; four nets, a run for each seed.
+# > minutes by estimate, `paper` wants a GPU (neither has been run yet); four nets, a run for each seed.
 
 # %% tags=["parameters"]
 scale = "demo"  # "demo": demonstration, and the pocket runs replayed; "pocket", "night", "paper": that scale's runs

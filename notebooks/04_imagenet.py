@@ -19,9 +19,10 @@
 # > **Sections 3.4 and 4.1 of the paper; Tables 2 to 5, Fig. 4.** Claims: C2 (plain nets degrade here too), C5 and C6 (residual
 # > nets reverse it), C7 (as accurate, but faster), C9 (50 to 152 layers), C20 (the competition).
 # >
-# > **None of these is replicated here.** They need ImageNet, and days on a GPU for each run. What this page does instead: it
-# > writes out how the paper trains and tests, and holds the code of `reslib` to it; it counts what a replication costs; and
-# > it asks how much the paper's tables, one run a net, can bear at all. That can be answered without training.
+# > **None of these is replicated here.** They need ImageNet, and far more computing than this machine has. What this page
+# > does instead: it writes out how the paper trains and tests, and holds the code of `reslib` to it; it counts what a
+# > replication costs; and it asks how much the paper's tables, one run a net, can bear at all. That can be answered without
+# > training.
 # >
 # > **What this costs.** Seconds, and no download: the photographs come with scikit-learn.
 
@@ -257,10 +258,10 @@ say(
 )
 
 # %% [markdown]
-# Nets of one family fail on the same images more often than independent ones, which makes standard errors smaller than those
-# of the thick lines. The spread over training runs makes them larger, and it is unknown: it would take several runs of each
-# net. So this is the most that can be said: what does not stand out here was not shown by the paper's table; what does may
-# still be one lucky run.
+# Nets of one family can be expected to fail on the same images more often than independent ones, which would make standard
+# errors smaller than those of the thick lines. The spread over training runs makes them larger, and it is unknown: it would
+# take several runs of each net. So this is the most that can be said: what does not stand out here was not shown by the
+# paper's table; what does may still be one lucky run.
 
 # %% [markdown]
 # ### The competition

@@ -23,7 +23,8 @@
 # > **What this costs.** As it stands, this page trains for about half a minute on two CPU cores and downloads nothing: the
 # > smallest nets of the family on scanned digits, a *demonstration* that proves nothing about the paper. The *evidence* is
 # > replayed from recorded runs; how long each took is listed at the end. To make it again: the series of five depths with
-# > three seeds is thirty runs, at `pocket` scale 4 to 25 minutes each on one core, at `paper` scale minutes on a GPU.
+# > three seeds is thirty runs, at `pocket` scale 4 to 25 minutes each on one core, `paper` scale wants a GPU and has not been
+# > run yet.
 
 # %% tags=["parameters"]
 scale = "demo"  # "demo": demonstration, and the pocket runs replayed; "pocket", "night", "paper": that scale's runs
@@ -383,7 +384,8 @@ say(claims.sentence("C14", runs_scale, table))
 
 # %% [markdown]
 # The series over depth mixes two schedules, as the paper's does: 110 layers have the warm-up, the others do not. So its last
-# step shows two things at once. Side by side:
+# step shows two things at once. Side by side; the runs of 20 and 56 layers with the warm-up were planned after the first ones
+# of 110 layers had shown how much it does, to explore that, and judge no claim:
 
 # %% tags=["hide-input"]
 both = reslib.records([*having["residual"], *having.get("warm-up", []), *having.get("start", [])])

@@ -49,7 +49,7 @@ PLAN = (
     Group("one-layer", "C12", "one-layer blocks; their plain twins are plain-20 and -56",
           tuple(residual(depth, layers=1) for depth in (20, 56))),
     Group("warm-up", "C14", "110 layers straight at 0.1 (footnote 5)", (residual(110, warmup_lr=None),)),
-    Group("start", "C13", "20 and 56 layers with the warm-up too: the series over depth mixes two schedules",
+    Group("start", "explores C13", "20 and 56 layers with the warm-up too: the series over depth mixes two schedules",
           tuple(residual(depth, warmup_lr=0.01) for depth in (20, 56)), scales=("pocket",)),
     Group("longer", "C4", "three times the iterations (footnote 3)", (plain(20), plain(56)), times=3),
     Group("shallow", "C13", "accuracy saturates before it degrades",

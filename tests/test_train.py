@@ -105,6 +105,9 @@ def test_the_resident_step_is_the_reference_step(start, border, graph, monkeypat
         optimizer.param_groups[0]["lr"] = lr
         loss, wrong = train.train_step(net, optimizer, *next(batches))
         assert [loss, wrong] == list(step(lr))
+    assert all(
+        torch.equal(ours, theirs) for ours, theirs in zip(net.state_dict().values(), other.state_dict().values(), strict=True)
+    )
     batches.close()
 
 
