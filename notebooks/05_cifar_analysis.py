@@ -395,6 +395,18 @@ both.rename(columns=ERRORS | {"seed": "n"}).style.format("{:.1f}", subset=list(E
     f"Final error (%) of residual nets by schedule, mean over seeds; {about}"
 )
 
+# %% tags=["hide-input"]
+straight = [[rules.evidence(plan.plain(d), runs_scale, table), rules.evidence(plan.residual(d, warmup_lr=None), runs_scale, table)]
+            for d in rules.DEPTHS]  # fmt: skip
+rows = np.array(rules.paired(rules.train_error, *(family for pair in straight for family in pair))).reshape(-1, 2)
+if len(rows):
+    rows = rows.reshape(-1, len(rules.DEPTHS), 2)  # seeds, depths, (plain, residual)
+    gaps = [np.polyfit(np.log2(rules.DEPTHS), seed[:, 0] - seed[:, 1], 1)[0] for seed in rows]
+    say(
+        "Does C13's verdict hang on the warm-up? With 110 layers straight at 0.1 as well, the slope of the plain nets less that of the "
+        "residual ones would be {:.1f} [{:.1f}, {:.1f}] points of training error per doubling.".format(*rules.interval(gaps))
+    )
+
 # %% [markdown]
 # ## Three times the iterations
 #
