@@ -1,6 +1,10 @@
-"""Files that are never half-written: made beside and renamed, so that a crash leaves the old one or the new one."""
+"""Files that are never half-written: made beside and renamed, so that a crash leaves the old one or the new one.
+
+And how often a progress bar is drawn: where it ends up in a file, a job's log, each drawing stays.
+"""
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,3 +24,8 @@ def renamed(path: Path) -> Iterator[BinaryIO]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def drawing_seconds() -> int:
+    """Seconds between two drawings of a progress bar: 1 on a terminal or in a notebook, else 60."""
+    return 1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 60

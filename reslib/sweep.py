@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from . import data
 from .checkpoint import LOCK_SECONDS, busy
+from .files import drawing_seconds
 from .plan import planned, work
 from .recipes import Recipe
 from .records import folder
@@ -91,7 +92,7 @@ def side_by_side(recipes: list[Recipe], *, out: str | Path = "runs", jobs: int |
     messages, before = spawn.SimpleQueue(), {}
     for number in (signal.SIGINT, signal.SIGTERM):
         before[number] = signal.signal(number, lambda number, _: asked.append(number))
-    bar = tqdm(total=sum(map(work, todo)), desc=f"0/{len(todo)} runs", mininterval=1,
+    bar = tqdm(total=sum(map(work, todo)), desc=f"0/{len(todo)} runs", mininterval=drawing_seconds(), miniters=0,
                bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}")  # fmt: skip
     waiting = list(todo)
     try:
@@ -113,11 +114,10 @@ def side_by_side(recipes: list[Recipe], *, out: str | Path = "runs", jobs: int |
                     time.sleep(0.5)
                 waiting += collect(running, finished, failed, messages)
                 done = sum(map(work, finished)) + sum(work(r) * s.value / r.steps for r, s in running.values())
-                bar.n = min(done, bar.total)
                 bar.set_description_str(f"{len(finished)}/{len(todo)} runs", refresh=False)
-                bar.set_postfix_str(
-                    ", ".join(f"{r.net_name} s{r.seed} {100 * s.value // r.steps}%" for r, s in running.values())
-                )
+                told = ", ".join(f"{r.net_name} s{r.seed} {100 * s.value // r.steps}%" for r, s in running.values())
+                bar.set_postfix_str(told, refresh=False)
+                bar.update(min(done, bar.total) - bar.n)
     finally:
         for child in running:
             child.terminate()

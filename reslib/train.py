@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from . import data, testing
 from .checkpoint import State, between_steps, load_checkpoint, locked, save_checkpoint
+from .files import drawing_seconds
 from .measures import describe_data, finish, note_test, probe, probe_steps, short, weights_sha256, whole
 from .recipes import Recipe
 from .records import COLUMNS, Record, environment, read, write
@@ -156,7 +157,7 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
         resident = ResidentStep(recipe, net, optimizer, step, step=state.step, data_dir=data_dir)
     began = saved = time.monotonic() - state.seconds
     bar = tqdm(total=recipe.steps * recipe.batch, initial=state.step * recipe.batch, unit=" images", unit_scale=True,
-               desc=recipe.name.rsplit("-", 1)[0], mininterval=1, dynamic_ncols=True,
+               desc=recipe.name.rsplit("-", 1)[0], mininterval=drawing_seconds(), dynamic_ncols=True,
                disable=steps_done is not None)  # fmt: skip
     with bar, contextlib.closing(batches), between_steps() as stop:
         if state.step == 0:
@@ -179,7 +180,8 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
             state.step += 1
             if state.step % recipe.log_every == 0:
                 log_row(recipe, state, lr)
-                bar.set_postfix(loss=f"{state.curve['train_loss'][-1]:.3f}", error=f"{state.curve['train_error'][-1]:.1f}%")
+                loss, error = (state.curve[name][-1] for name in ("train_loss", "train_error"))
+                bar.set_postfix(loss=f"{loss:.3f}", error=f"{error:.1f}%", refresh=False)
             state.step_seconds += time.monotonic() - tick
             bar.update(recipe.batch)
 
