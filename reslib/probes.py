@@ -36,6 +36,7 @@ def probe(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, list]:
 
     hooks = [m.register_forward_hook(read(name)) for name, m in net.named_modules() if RESPONSE.fullmatch(name)]
     weights = dict(net.named_parameters())
+    net.zero_grad(set_to_none=True)  # the last training step's gradients are not part of what is measured
     try:
         cross_entropy(net.train()(images), labels).backward()
         layers = [name.replace("bn", "conv") for name in stds]
