@@ -146,7 +146,8 @@ def sweep(
 
 
 @bench_app.command()
-def step(depth: int = 20, size: int = 32, batch: int = 128, rounds: int = 7, steps: int = 5, threads: int | None = None,
+def step(depth: int = 20, size: int = 32, batch: int = 128, rounds: int = 7,
+         steps: Annotated[int, typer.Option(help="of a round; a GPU is fast enough for 200")] = 5, threads: int | None = None,
          compiled: Annotated[bool, typer.Option(help="also compiled, as long runs are (takes a minute)")] = True,
          script: Annotated[bool, typer.Option("--script", help="also the usual script's loop, on CIFAR-10")] = False,
          device: str = "cpu", data_dir: Path | None = None):  # fmt: skip
@@ -171,7 +172,8 @@ def step(depth: int = 20, size: int = 32, batch: int = 128, rounds: int = 7, ste
 
 
 @bench_app.command()
-def scaling(depths: str = "20,32,44,56,110", batches: str = "128", size: int = 32, rounds: int = 3, steps: int = 2,
+def scaling(depths: str = "20,32,44,56,110", batches: str = "128", size: int = 32, rounds: int = 3,
+            steps: Annotated[int, typer.Option(help="of a round; a GPU is fast enough for 200")] = 2,
             threads: int | None = None, device: str = "cpu", data_dir: Path | None = None):  # fmt: skip
     """The training step across depth and batch: how cost grows, and what share of the machine's ceilings it reaches."""
     import torch

@@ -124,6 +124,8 @@ def shares(step: Callable, device: str) -> dict[str, float]:
         step()[0].item()
     found = dict.fromkeys([*KINDS, "other"], 0.0)
     for event in profile.key_averages():
+        if device != "cpu" and event.device_type == torch.autograd.DeviceType.CPU:
+            continue  # the kernels that it started have entries of their own
         kind = next((kind for kind, words in KINDS.items() if any(word in event.key.lower() for word in words)), "other")
         found[kind] += event.self_cpu_time_total if device == "cpu" else event.self_device_time_total
     total = sum(found.values())
@@ -157,7 +159,7 @@ def scaling(depths: tuple[int, ...], batches: tuple[int, ...], size: int, rounds
     FLOPs: two for each multiply-add, three times the forward pass's for a step. Bytes: the least that a step moves, what
     its forward pass keeps (counts.activation_memory) written once and read once.
     """
-    variant = EAGER if device == "cpu" else GRAPH
+    variant = EAGER if device == "cpu" else f"{GRAPH}, compiled"
     made = {(d, b): steps_of(d, size, b, (variant,), device, data_dir)[variant] for d in depths for b in batches}
     seconds = {key: statistics.median(values) for key, values in in_turns(made, rounds, steps).items()}
     flops, traffic = ceilings(device)

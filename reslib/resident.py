@@ -70,7 +70,7 @@ class ResidentStep:
                 self.iteration()
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # other threads may use the GPU meanwhile
             self.result = self.iteration()
         self.row.copy_(row)
         with torch.no_grad():

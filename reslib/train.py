@@ -1,9 +1,9 @@
 """Carry out a recipe: the learning rate, the step, evaluation, checkpoint and exact resume. `train(recipe)` -> Record.
 
-A run killed at any moment and started again ends with bit-identical weights on the same kind of device with the same number
-of threads: every random decision depends on (seed, epoch, sample) alone, and a checkpoint holds all the rest. The step is
-channels_last and as precise as the recipe says; it is compiled where a run is long enough to pay for that (`compiles`;
-`python -m reslib bench step`); on a GPU it is one CUDA graph (resident.py).
+A run killed at any moment and started again goes on as if nothing had been: every random decision depends on (seed, epoch,
+sample) alone, and a checkpoint holds all the rest. On a CPU with the same number of threads the weights end bit-identical; a
+GPU adds up in no fixed order. The step is channels_last and as precise as the recipe says; it is compiled where a run is long
+enough to pay for that (`compiles`; `python -m reslib bench step`); on a GPU it is one CUDA graph (resident.py).
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import importlib.util
 import math
 import shutil
 import signal
+import sysconfig
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -55,7 +56,9 @@ def train_step(net: nn.Module, optimizer, images: Tensor, labels: Tensor) -> tup
 
 def compiles(recipe: Recipe, device: torch.device) -> bool:
     """Whether the step of a run is compiled: fixed by the recipe and the kind of machine, never by a timing. Recorded."""
-    possible = shutil.which("c++") and (device.type == "cpu" or importlib.util.find_spec("triton"))
+    possible = shutil.which("c++") and Path(sysconfig.get_path("include"), "Python.h").exists()
+    if device.type == "cuda":
+        possible = possible and importlib.util.find_spec("triton")
     return bool(possible) and recipe.steps >= COMPILE_STEPS and recipe.depth <= COMPILE_DEPTH
 
 
@@ -130,6 +133,9 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
     for left in out_dir.glob(f"{recipe.name}.*.part"):  # of a run killed while it wrote
         left.unlink(missing_ok=True)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda":
+        device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+        torch.cuda.set_device(device)  # graphs are captured there
     backend = data.choose_backend(recipe, backend, device)
     fingerprint = describe_data(recipe, data_dir)
 
@@ -199,7 +205,8 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
             if stop:
                 raise KeyboardInterrupt if stop[0] == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
 
-    final, predictions = finish(recipe, net, state, still)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # in TF32 an identity layer would round
+        final, predictions = finish(recipe, net, state, still)
     seconds = time.monotonic() - began
     record = Record(
         recipe=recipe, data=fingerprint, environment=machine, backend=backend,

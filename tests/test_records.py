@@ -16,7 +16,7 @@ TINY = replace(replace(CIFAR, depth=8, shortcut=None).at("demo"), steps=10, mile
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
-    reslib.train(TINY, out_dir=out)
+    reslib.train(TINY, out_dir=out, device="cpu")
     return out / f"{TINY.name}.json"
 
 

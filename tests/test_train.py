@@ -22,6 +22,7 @@ from reslib import CIFAR, checkpoint, measures, probes, testing
 from reslib.records import read
 
 train = importlib.import_module("reslib.train")
+run = partial(reslib.train, device="cpu")  # the same bits everywhere: also where there is a GPU
 TINY = replace(replace(CIFAR, depth=8).at("demo"), steps=20, milestones=(10, 15), eval_every=10)
 
 
@@ -51,7 +52,7 @@ def trained_by_hand(recipe):
 
 
 def test_a_run_is_the_plain_loop(tmp_path):
-    record = reslib.train(TINY, out_dir=tmp_path)
+    record = run(TINY, out_dir=tmp_path)
     net, losses = trained_by_hand(TINY)
     rows = [sum(losses[i : i + 5]) / 5 for i in range(0, 20, 5)]
     assert record.curve["train_loss"] == pytest.approx(rows, rel=5e-3)  # channels_last rounds otherwise
@@ -61,9 +62,9 @@ def test_a_run_is_the_plain_loop(tmp_path):
 
 def test_a_compiled_run_is_the_plain_loop_too(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "COMPILE_STEPS", TINY.steps)
-    record = reslib.train(TINY, out_dir=tmp_path / "compiled", device="cpu")
+    record = run(TINY, out_dir=tmp_path / "compiled")
     monkeypatch.setattr(train, "COMPILE_STEPS", TINY.steps + 1)
-    eager = reslib.train(TINY, out_dir=tmp_path / "eager", device="cpu")
+    eager = run(TINY, out_dir=tmp_path / "eager")
     assert (record.environment["compiled"], eager.environment["compiled"]) == (True, False)
     assert record.curve["train_loss"] == pytest.approx(eager.curve["train_loss"], rel=5e-3)
     assert record.final["test_loss"] == pytest.approx(eager.final["test_loss"], rel=0.02)
@@ -77,7 +78,7 @@ class StandIn:
         for name, made in (("Stream", stream), ("current_stream", stream), ("CUDAGraph", self)):
             monkeypatch.setattr(torch.cuda, name, lambda made=made: made)
         for name in ("stream", "graph"):
-            monkeypatch.setattr(torch.cuda, name, contextlib.nullcontext)
+            monkeypatch.setattr(torch.cuda, name, lambda made, **options: contextlib.nullcontext())
 
     def replay(self):
         self.step.result = self.step.iteration()
@@ -111,10 +112,32 @@ def test_the_resident_step_is_the_reference_step(start, border, graph, monkeypat
     batches.close()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_run_on_a_gpu_is_the_run_on_a_cpu(tmp_path):
-    cpu, gpu = (reslib.train(TINY, out_dir=tmp_path / device, device=device) for device in ("cpu", "cuda"))
-    assert gpu.curve["train_loss"] == pytest.approx(cpu.curve["train_loss"], rel=2e-2)
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+@on_a_gpu
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    "change", [{}, {"precision": "bf16"}, {"bn_batch": 64}, {"momentum_form": "caffe"}, {"shortcut": None}]
+)
+def test_a_run_on_a_gpu_is_the_run_on_a_cpu(change, compiled, tmp_path, monkeypatch):
+    recipe = replace(TINY, **change)
+    cpu = run(recipe, out_dir=tmp_path / "cpu")
+    monkeypatch.setattr(train, "COMPILE_STEPS", recipe.steps + (not compiled))
+    gpu = reslib.train(recipe, out_dir=tmp_path / "gpu", device="cuda")
+    assert gpu.environment["compiled"] == compiled and gpu.environment["device"] == torch.cuda.get_device_name()
+    assert gpu.curve["train_loss"] == pytest.approx(cpu.curve["train_loss"], rel=5e-2)
+    assert [p["step"] for p in gpu.probes] == [p["step"] for p in cpu.probes]
+    if recipe.shortcut is None:
+        assert gpu.final["identity_extension"]["logit_difference"] < 1e-3
+
+
+@on_a_gpu
+def test_a_run_on_a_gpu_is_taken_up(tmp_path, monkeypatch):
+    stopped_halfway(tmp_path / "two", monkeypatch, half=False, device="cuda")
+    whole, taken_up = (reslib.train(TINY, out_dir=tmp_path / name, device="cuda") for name in ("one", "two"))
+    assert taken_up.curve["train_loss"] == pytest.approx(whole.curve["train_loss"], rel=2e-2)
+    assert [p["step"] for p in taken_up.probes] == [p["step"] for p in whole.probes]
 
 
 def test_caffes_momentum(tmp_path):
@@ -133,7 +156,7 @@ def test_caffes_momentum(tmp_path):
                 p -= v
     batches.close()
     loss = reslib.evaluate(net, reslib.loader(recipe, "test"))["loss"]
-    caffe, pytorch = (reslib.train(r, out_dir=tmp_path, device="cpu") for r in (recipe, TINY))
+    caffe, pytorch = (run(r, out_dir=tmp_path) for r in (recipe, TINY))
     assert caffe.final["test_loss"] == pytest.approx(loss, rel=2e-3)
     assert abs(pytorch.final["test_loss"] - loss) > 10 * abs(caffe.final["test_loss"] - loss)
 
@@ -159,7 +182,7 @@ def test_bn_without_decay_and_over_half_a_batch():
 
 
 def test_bf16_is_the_same_run_but_for_rounding(tmp_path):
-    bf16, fp32 = (reslib.train(replace(TINY, precision=p), out_dir=tmp_path, device="cpu") for p in ("bf16", "tf32"))
+    bf16, fp32 = (run(replace(TINY, precision=p), out_dir=tmp_path) for p in ("bf16", "tf32"))
     assert bf16.curve["train_loss"] == pytest.approx(fp32.curve["train_loss"], rel=0.05)
     assert bf16.weights_sha256 != fp32.weights_sha256
     net, images = TINY.net(), torch.randn(4, 3, 16, 16)
@@ -168,7 +191,7 @@ def test_bf16_is_the_same_run_but_for_rounding(tmp_path):
 
 def test_the_record_says_what_was_trained(tmp_path):
     recipe = replace(TINY, shortcut=None)
-    record = reslib.train(recipe, out_dir=tmp_path)
+    record = run(recipe, out_dir=tmp_path)
     assert record == read(tmp_path / f"{recipe.name}.json")
     assert record.curve["step"] == [5, 10, 15, 20] and record.curve["lr"] == pytest.approx([0.1, 0.1, 0.01, 0.001])
     assert [e is None for e in record.curve["test_error"]] == [True, False, True, False]
@@ -188,9 +211,9 @@ def same_run(one, other):
 
 
 def test_two_runs_are_the_same(tmp_path):
-    one, other = (reslib.train(TINY, out_dir=tmp_path / name) for name in "ab")
+    one, other = (run(TINY, out_dir=tmp_path / name) for name in "ab")
     assert same_run(one, other) and one.weights_sha256 == other.weights_sha256
-    assert reslib.train(replace(TINY, seed=1), out_dir=tmp_path / "a").weights_sha256 != one.weights_sha256
+    assert run(replace(TINY, seed=1), out_dir=tmp_path / "a").weights_sha256 != one.weights_sha256
 
 
 SCRIPT = """
@@ -201,7 +224,7 @@ train.CHECKPOINT_SECONDS = 0.05
 from dataclasses import replace
 from reslib import CIFAR
 recipe = replace(CIFAR, depth=8, warmup_lr=0.01, warmup_until=85.0).at("demo")
-train.train(recipe, out_dir=sys.argv[1])
+train.train(recipe, out_dir=sys.argv[1], device="cpu")
 """
 
 
@@ -233,7 +256,7 @@ def test_killed_at_random_steps_and_resumed(tmp_path):
     assert not list(folder.glob("*.ckpt"))
 
 
-def stopped_halfway(tmp_path, monkeypatch, half):
+def stopped_halfway(tmp_path, monkeypatch, half, device="cpu"):
     """A run ended after its tenth iteration, with a checkpoint."""
 
     class Stop:
@@ -245,7 +268,7 @@ def stopped_halfway(tmp_path, monkeypatch, half):
 
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
     with pytest.raises(SystemExit):
-        reslib.train(TINY, out_dir=tmp_path, half_checkpoints=half, device="cpu", steps_done=Stop())
+        reslib.train(TINY, out_dir=tmp_path, half_checkpoints=half, device=device, steps_done=Stop())
     return next(tmp_path.glob("*.ckpt"))
 
 
@@ -253,8 +276,8 @@ def test_half_the_bytes_and_marked(tmp_path, monkeypatch):
     """Taken up from half precision: within rounding, and the record says where; a run only saved so is exact."""
     whole, half = (stopped_halfway(tmp_path / name, monkeypatch, name == "half") for name in ("whole", "half"))
     assert half.stat().st_size < 0.6 * whole.stat().st_size
-    exact, rounded = (reslib.train(TINY, out_dir=tmp_path / name, device="cpu") for name in ("whole", "half"))
-    saved = reslib.train(TINY, out_dir=tmp_path / "saved", half_checkpoints=True, device="cpu")
+    exact, rounded = (run(TINY, out_dir=tmp_path / name) for name in ("whole", "half"))
+    saved = run(TINY, out_dir=tmp_path / "saved", half_checkpoints=True)
     assert rounded.environment["rounded_at"] == [10] and "rounded_at" not in exact.environment
     assert rounded.curve["train_loss"] == pytest.approx(exact.curve["train_loss"], rel=1e-2)
     assert same_run(saved, exact) and rounded.weights_sha256 != exact.weights_sha256
@@ -263,21 +286,21 @@ def test_half_the_bytes_and_marked(tmp_path, monkeypatch):
 
 
 def test_finished_runs_are_only_read(tmp_path):
-    record = reslib.train(TINY, out_dir=tmp_path)
+    record = run(TINY, out_dir=tmp_path)
     tick = time.monotonic()
-    assert reslib.train(TINY, out_dir=tmp_path) == record and time.monotonic() - tick < 1
-    assert reslib.train(TINY, out_dir=tmp_path, resume=False).weights_sha256 == record.weights_sha256
+    assert run(TINY, out_dir=tmp_path) == record and time.monotonic() - tick < 1
+    assert run(TINY, out_dir=tmp_path, resume=False).weights_sha256 == record.weights_sha256
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / f"{TINY.name}.ckpt").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(ValueError, match=r"\.ckpt is damaged.*delete it"):
-        reslib.train(TINY, out_dir=tmp_path)
+        run(TINY, out_dir=tmp_path)
 
 
 def test_an_infinite_loss_is_an_error(tmp_path):
     with pytest.raises(FloatingPointError, match="the loss is"):
-        reslib.train(replace(TINY, lr=1e20), out_dir=tmp_path)
+        run(replace(TINY, lr=1e20), out_dir=tmp_path)
     assert not list(tmp_path.glob("*.json"))
 
 
