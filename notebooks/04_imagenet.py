@@ -260,8 +260,8 @@ say(
 # %% [markdown]
 # Nets of one family can be expected to fail on the same images more often than independent ones, which would make standard
 # errors smaller than those of the thick lines. The spread over training runs makes them larger, and it is unknown: it would
-# take several runs of each net. So this is the most that can be said: what does not stand out here was not shown by the
-# paper's table; what does may still be one lucky run.
+# take several runs of each net. So this is the most that can be said: what does not stand out here cannot be told from the
+# paper's table without knowing on which images the nets agree; what does may still be one lucky run.
 
 # %% [markdown]
 # ### The competition

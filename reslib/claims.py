@@ -1,8 +1,10 @@
 """The paper's claims C1-C22 (claims.csv) and the verdicts on them, by the rules of rules.py from the recorded runs.
 
-A claim is judged at each scale separately. A rule says "supported"
-("replicated" at paper scale) only where the whole interval lies on the claim's side, "contradicted" only where it lies on
-the other side, else "undecided"; with fewer than three seeds nothing is decided. Where a rule has parts, all must hold.
+A claim is judged at each scale separately. A rule says "supported" only where the whole interval lies on the claim's side,
+"contradicted" only where it lies on the other side, else "undecided"; with fewer than three seeds nothing is decided, and
+before all planned seeds are there a verdict is "interim". Where a rule has parts, all must hold, and one that is contradicted
+contradicts the claim: no correction is made for their number. "replicated" is said at paper scale only, and not of a claim
+that the paper makes about ImageNet, which CIFAR-10 runs extend.
 """
 
 import csv
@@ -15,7 +17,7 @@ import pandas as pd
 from . import counted
 from .plan import SEEDS
 from .records import records
-from .rules import RULES
+from .rules import RULES, WEAKER
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,11 @@ class Claim:
     where: str
     text: str
     would_show: str
+
+    @property
+    def on_imagenet(self) -> bool:
+        """Whether the paper states it for ImageNet."""
+        return self.where.startswith("§4.1")
 
 
 def _table(name: str) -> list[dict[str, str]]:
@@ -66,14 +73,21 @@ def paper_says(claim: str) -> str:
 
 def judge(claim: str, scale: str, runs: pd.DataFrame) -> dict:
     """A claim's rule applied to the runs of a scale: scale, claim, paper, ours, n (seeds), verdict. n = 0: no evidence."""
-    parts = RULES[claim](scale, runs)
-    n = min(len(part.values) for part in parts)
+    parts = [part for part in RULES[claim](scale, runs) if part.judged or part.values]
+    judged = [part for part in parts if part.judged]
+    n = min(len(part.values) for part in judged)
     row = {"scale": scale, "claim": claim, "paper": paper_says(claim), "ours": "", "n": n, "verdict": "no evidence"}
     if n:
-        found = {part.verdict for part in parts}
+        found = {part.verdict for part in judged}
         verdict = next(v for v in ("contradicted", "undecided", "supported") if v in found)
-        verdict = "replicated" if scale == "paper" and verdict == "supported" else verdict
-        told = [f"{part}" if len(found) == 1 else f"{part} ({part.verdict})" for part in parts]
+        told = [f"{part}" if len(found) == 1 else f"{part} ({part.verdict})" for part in judged]
+        told += [f"{part} (shown, not judged)" for part in parts if not part.judged]
+        if verdict == "supported" and (scale, claim) in WEAKER:
+            verdict = "weaker form supported"
+        elif verdict == "supported" and scale == "paper" and not next(c for c in CLAIMS if c.id == claim).on_imagenet:
+            verdict = "replicated"
+        if verdict != "undecided" and n < len(SEEDS[scale]):
+            verdict += ", interim"
         row |= {"ours": "; ".join(told), "verdict": verdict}
     return row
 

@@ -1,4 +1,6 @@
-"""The run plan: every run that a claim or a table needs, fixed before the runs. `python -m reslib plan` lists it.
+"""The run plan: every run that a claim or a table needs. `python -m reslib plan` lists it.
+
+It was fixed when the runs of `core` had been made at pocket scale, before all others; `start`, which explores, came last.
 
 A group of recipes is named for what it is for; groups are ordered by worth, the most valuable first, and within a group the
 first seed of every net comes before the second of any. A recipe is planned at a scale with the seeds of `SEEDS`.
@@ -52,7 +54,7 @@ PLAN = (
     Group("start", "explores C13", "20 and 56 layers with the warm-up too: the series over depth mixes two schedules",
           tuple(residual(depth, warmup_lr=0.01) for depth in (20, 56)), scales=("pocket",)),
     Group("longer", "C4", "three times the iterations (footnote 3)", (plain(20), plain(56)), times=3),
-    Group("shallow", "C13", "accuracy saturates before it degrades",
+    Group("shallow", "C13", "does accuracy saturate before it degrades?",
           tuple(net(depth) for depth in (8, 14) for net in (plain, residual))),
     Group("split", "Table 6", "45k/5k, on which the paper chose its 64k iterations",
           tuple(residual(depth, split="45k/5k") for depth in (20, 56))),

@@ -140,7 +140,7 @@ class ResNet(nn.Module):
 def he_init(net: nn.Module, seed: int | None = None, mode: str = "fan_in") -> nn.Module:
     """He initialisation ([13] of the paper): weights N(0, 2 / fan), biases 0, BN scale 1 and shift 0. In place.
 
-    mode: "fan_in" (Caffe's default, which the authors used) or "fan_out". seed=None draws from torch's global generator.
+    mode: "fan_in" (Caffe's default) or "fan_out". seed=None draws from torch's global generator.
     """
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     for module in net.modules():

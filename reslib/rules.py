@@ -1,10 +1,13 @@
-"""The rules that judge claims from recorded runs: statistic, side and threshold, fixed before the runs that they judge.
+"""The rules that judge claims from recorded runs: statistic, side and threshold, written down before the runs were complete.
 
-Runs are paired by seed; an estimate comes with the two-sided 95 % t interval over seeds. A rule's parts must all hold.
+Those of C1, C3, C5 and C21 before any run; of C4, C8, C12, C13 and C14 when plain and residual nets of 20 and 56 layers had
+been run at pocket scale, before any other run that they take; of C15 when 32 and 44 layers had been run too, while the first
+of 110 layers were running. Runs are paired by seed; an estimate comes with the two-sided 95 % t interval over seeds. A rule's
+parts must all hold. Parts that are shown and not judged were added later, to say what the rule leaves out.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +25,8 @@ SAME = 1.0  # C14: points of test error within which two schedules count as simi
 DEPTHS = (20, 32, 44, 56, 110)  # C13
 FITTED = 0.1  # C16: percent of training error below which a net has been trained without difficulty
 STARTED = 80.0  # C14: percent; a net has started when its running training error is below
+UNCHANGED = 0.01  # C21: points of training error, either way: one image in ten thousand
+WEAKER = {("pocket", "C5"), ("pocket", "C13")}  # where a rule asks for less than the claim says
 
 
 def interval(values) -> tuple[float, float, float]:
@@ -43,6 +48,7 @@ class Part:
     threshold: float
     side: int = 1
     unit: str = "points"
+    judged: bool = True  # False: shown beside the verdict, and no part of it
 
     @property
     def verdict(self) -> str:
@@ -103,13 +109,18 @@ def backward_ratio(record: Record) -> pd.Series:
 
 
 def c3(scale: str, runs: pd.DataFrame) -> list[Part]:
-    """In plain-56, at every probed step: no response's standard deviation and no backward ratio is below 0.01."""
-    deep = evidence(plain(56), scale, runs).values()
+    """In plain-56, at every probed step: no response's standard deviation and no backward ratio is below 0.01.
+
+    Shown, not judged: the backward ratio in plain-110.
+    """
+    deep, deepest = (evidence(plain(depth), scale, runs).values() for depth in (56, 110))
     smallest_std = tuple(float(r.probe_frame().response_std.min()) for r in deep)
-    ratios = tuple(float(backward_ratio(r).min()) for r in deep)
+    ratios, deepest_ratios = (tuple(float(backward_ratio(r).min()) for r in nets) for nets in (deep, deepest))
+    vanished = math.log10(VANISHED)
     return [
         Part("plain-56, smallest response std:", smallest_std, VANISHED, unit=""),
-        Part("smallest log10 of gradient, first / last third of the layers:", ratios, math.log10(VANISHED), unit=""),
+        Part("smallest log10 of gradient, first / last third of the layers:", ratios, vanished, unit=""),
+        Part("the same in plain-110:", deepest_ratios, vanished, unit="", judged=False),
     ]
 
 
@@ -120,36 +131,40 @@ def c4(scale: str, runs: pd.DataFrame) -> list[Part]:
 
 
 def c5(scale: str, runs: pd.DataFrame) -> list[Part]:
-    """At pocket scale: the cost of depth is smaller with shortcuts, and they help at 56 layers (training error).
+    """At pocket scale, a weaker form: depth costs less with shortcuts, and they help at 56 layers (training error).
 
-    A deeper residual net is still behind a shallower one in so short a training, so the reversal itself, ResNet-56 below
-    ResNet-20 in training and in test error, is judged where nets are trained: at `night` and `paper`.
+    In so short a training ResNet-56 is still behind ResNet-20, so the reversal itself, ResNet-56 below ResNet-20 in training
+    and in test error, is shown there and judged where nets are trained: at `night` and `paper`.
     """
     four = [evidence(net(depth), scale, runs) for net in (plain, residual) for depth in (20, 56)]
+    reversal = [
+        Part(f"ResNet-56 - ResNet-20, {what} error:", tuple(b - a for a, b in paired(of, *four[2:])), 0, side=-1,
+             judged=scale != "pocket")
+        for what, of in (("training", train_error), ("test", test_error))
+    ]  # fmt: skip
     if scale == "pocket":
         rows = paired(train_error, *four)
         return [
-            Part(
-                "cost of depth, plain less residual, training error:",
-                tuple((b - a) - (d - c) for a, b, c, d in rows),
-                0,
-            ),
+            Part("cost of depth, plain less residual, training error:", tuple(b - a - (d - c) for a, b, c, d in rows), 0),
             Part("plain-56 - ResNet-56, training error:", tuple(b - d for _, b, _, d in rows), 0),
+            *reversal,
         ]
-    return [
-        Part(f"ResNet-56 - ResNet-20, {what} error:", tuple(b - a for a, b in paired(of, *four[2:])), 0, side=-1)
-        for what, of in (("training", train_error), ("test", test_error))
-    ]
+    return reversal
 
 
 def c8(scale: str, runs: pd.DataFrame) -> list[Part]:
-    """At 56 layers, in test error: A, B and C each below the plain net, C below A, and A's gain over plain above C's over A."""
+    """At 56 layers, in test error: A, B and C each below the plain net; C below A; A's gain over plain above |A - C|.
+
+    Shown, not judged: B's place. The last part was A's gain above A - C until the runs were in, which a worse C helped to pass.
+    """
     families = [plain(56), *(residual(56, shortcut=option) for option in "ABC")]
     rows = paired(test_error, *(evidence(recipe, scale, runs) for recipe in families))
     return [
         *(Part(f"plain - {name}, test error:", tuple(r[0] - r[i] for r in rows), 0) for i, name in enumerate("ABC", 1)),
         Part("A - C:", tuple(a - c for _, a, _, c in rows), 0),
-        Part("(plain - A) - (A - C):", tuple(p - a - (a - c) for p, a, _, c in rows), 0),
+        Part("(plain - A) - |A - C|:", tuple(p - a - abs(a - c) for p, a, _, c in rows), 0),
+        Part("A - B:", tuple(a - b for _, a, b, _ in rows), 0, judged=False),
+        Part("B - C:", tuple(b - c for _, _, b, c in rows), 0, judged=False),
     ]
 
 
@@ -166,42 +181,70 @@ def c12(scale: str, runs: pd.DataFrame) -> list[Part]:
     return parts
 
 
-def slopes(of: Callable[[Record], float], net: Callable[[int], Recipe], scale: str, runs: pd.DataFrame) -> tuple:
-    """By seed: the least-squares slope of a value over log2(depth), for DEPTHS."""
-    rows = paired(of, *(evidence(net(depth), scale, runs) for depth in DEPTHS))
-    return tuple(float(np.polyfit(np.log2(DEPTHS), row, 1)[0]) for row in rows)
+def slopes(of: Callable[[Record], float], scale: str, runs: pd.DataFrame, *nets: Callable[[int], Recipe]) -> np.ndarray:
+    """(seeds, nets): the least-squares slope of a value over log2(depth), for DEPTHS; seeds that all of the nets have."""
+    rows = paired(of, *(evidence(net(depth), scale, runs) for net in nets for depth in DEPTHS))
+    values = np.array(rows, float).reshape(-1, len(DEPTHS)).T  # a column a seed and net
+    return np.polyfit(np.log2(DEPTHS), values, 1)[0].reshape(-1, len(nets)) if rows else np.empty((0, len(nets)))
+
+
+def straight(depth: int) -> Recipe:
+    """A residual net without the warm-up, at 110 layers too."""
+    return residual(depth, warmup_lr=None)
 
 
 def c13(scale: str, runs: pd.DataFrame) -> list[Part]:
     """Slopes of error over log2(depth), 20 to 110 layers: plain nets' above 0 (training); residual nets' below 0 (test).
 
-    And the test error of plain-110 is above 60 %. At pocket scale, where a deeper residual net is still behind a shallower
-    one, the second part is that the slope of the plain nets is above that of the residual ones (training).
+    And the test error of plain-110 is above 60 %. At pocket scale, where ResNet-56 is still behind ResNet-20, a weaker form:
+    the second part is that the slope of the plain nets is above that of the residual ones (training). Shown, not judged: that
+    second part with 110 layers straight at 0.1, as all other nets are, and at pocket scale the residual nets' own slope.
     """
-    unit, worse = "points per doubling", slopes(train_error, plain, scale, runs)
-    if scale == "pocket":
-        pairs = zip(worse, slopes(train_error, residual, scale, runs), strict=False)
-        second = Part("less that of residual nets:", tuple(a - b for a, b in pairs), 0, unit=unit)
-    else:
-        second = Part("residual nets, test error:", slopes(test_error, residual, scale, runs), 0, side=-1, unit=unit)
-    deepest = tuple(test_error(record) for record in evidence(plain(110), scale, runs).values())
-    return [
-        Part("plain nets, training error:", worse, 0, unit=unit),
-        second,
-        Part("plain-110, test error:", deepest, 60, unit="%"),
+    unit = "points per doubling"
+
+    def part(what: str, values, **options) -> Part:
+        return Part(what, tuple(map(float, values)), 0, unit=unit, **options)
+
+    def second(net: Callable[[int], Recipe], told: str, judged: bool) -> Part:
+        if scale == "pocket":
+            worse, better = slopes(train_error, scale, runs, plain, net).T
+            return part(f"less that of residual nets{told}:", worse - better, judged=judged)
+        return part(f"residual nets, test error{told}:", slopes(test_error, scale, runs, net)[:, 0], side=-1, judged=judged)
+
+    parts = [
+        part("plain nets, training error:", slopes(train_error, scale, runs, plain)[:, 0]),
+        second(residual, "", judged=True),
+        Part("plain-110, test error:", tuple(map(test_error, evidence(plain(110), scale, runs).values())), 60, unit="%"),
+        second(straight, ", all straight at 0.1", judged=False),
     ]
+    if scale == "pocket":
+        parts.append(part("residual nets, test error:", slopes(test_error, scale, runs, residual)[:, 0], side=-1, judged=False))
+    return parts
+
+
+def started(record: Record) -> bool:
+    """Whether the running training error was ever below STARTED."""
+    return bool((record.frame().train_error < STARTED).any())
 
 
 def start(record: Record) -> float:
     """Iterations until the running training error is below STARTED; all of them if it never is."""
     curve = record.frame()
-    return float(curve.step[curve.train_error < STARTED].min()) if (curve.train_error < STARTED).any() else record.recipe.steps
+    return float(curve.step[curve.train_error < STARTED].min()) if started(record) else record.recipe.steps
+
+
+def unstarted(runs: Iterable[Record]) -> str:
+    """Nets with runs that never start, for prose: "plain56 (2 of 3)"; empty if there are none."""
+    by_net = {}
+    for run in runs:
+        by_net.setdefault(run.recipe.net_name, []).append(not started(run))
+    return ", ".join(f"{net} ({sum(never)} of {len(never)})" for net, never in by_net.items() if any(never))
 
 
 def c14(scale: str, runs: pd.DataFrame) -> list[Part]:
     """ResNet-110 at a learning rate of 0.1 needs more iterations to a running training error below 80 % than with the warm-up.
 
-    At paper scale, both schedules also end within 1.0 points of test error of each other (footnote 5).
+    A run that never gets there counts with all of its own. At paper scale, both also end within 1.0 points of test error.
     """
     families = [evidence(residual(110, warmup_lr=lr), scale, runs) for lr in (None, 0.01)]
     lag = tuple(straight - warm for straight, warm in paired(start, *families))
@@ -240,12 +283,13 @@ def c16(scale: str, runs: pd.DataFrame) -> list[Part]:
 
 
 def c21(scale: str, runs: pd.DataFrame) -> list[Part]:
-    """plain-20 extended to 56 layers by identity layers: training error unchanged, and below that of plain-56 from scratch."""
+    """plain-20 extended to 56 layers by identities: training error unchanged (within 0.01 points), below plain-56's own."""
     shallow, deep = (evidence(plain(depth), scale, runs) for depth in (20, 56))
-    built = [r.final["identity_extension"]["train_error"] - train_error(r) for r in shallow.values()]
+    built = tuple(r.final["identity_extension"]["train_error"] - train_error(r) for r in shallow.values())
     pairs = paired(lambda r: r.final.get("identity_extension", r.final)["train_error"], shallow, deep)
     return [
-        Part("extended plain-20 - plain-20, training error:", tuple(built), 0.01, side=-1),
+        Part("extended plain-20 - plain-20, training error:", built, UNCHANGED, side=-1),
+        Part("the same:", built, -UNCHANGED),
         Part("plain-56 - extended plain-20, training error:", tuple(b - a for a, b in pairs), 0),
     ]
 
