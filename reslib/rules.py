@@ -153,7 +153,7 @@ def c5(scale: str, runs: pd.DataFrame) -> list[Part]:
 
 
 def c8(scale: str, runs: pd.DataFrame) -> list[Part]:
-    """At 56 layers, in test error: A, B, C each below the plain net; C below A; A's gain over plain above the distance of A and C.
+    """At 56 layers, in test error: A, B, C each below the plain net; C below A; A's gain over plain above A's distance from C.
 
     Shown, not judged: B's place. The last part was A's gain above A - C until the runs were in, which a worse C helped to pass.
     """
@@ -162,7 +162,7 @@ def c8(scale: str, runs: pd.DataFrame) -> list[Part]:
     return [
         *(Part(f"plain - {name}, test error:", tuple(r[0] - r[i] for r in rows), 0) for i, name in enumerate("ABC", 1)),
         Part("A - C:", tuple(a - c for _, a, _, c in rows), 0),
-        Part("(plain - A) - distance of A and C:", tuple(p - a - abs(a - c) for p, a, _, c in rows), 0),
+        Part("(plain - A) - distance of A from C:", tuple(p - a - abs(a - c) for p, a, _, c in rows), 0),
         Part("A - B:", tuple(a - b for _, a, b, _ in rows), 0, judged=False),
         Part("B - C:", tuple(b - c for _, _, b, c in rows), 0, judged=False),
     ]
