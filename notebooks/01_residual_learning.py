@@ -139,7 +139,8 @@ _ = figure.suptitle(plots.about(CIFAR.at("demo"), 1))
 
 # %%
 if retrain:
-    side_by_side(sorted(planned, key=lambda recipe: -recipe.depth), out=out_dir)  # the longest first
+    if failed := side_by_side(sorted(planned, key=lambda recipe: -recipe.depth), out=out_dir):  # the longest first
+        raise RuntimeError("; ".join(failed))
     runs = [reslib.train(recipe, out_dir=out_dir) for recipe in planned]  # finished: they are only read
 
 table, curves = reslib.records(runs), reslib.curves(runs)

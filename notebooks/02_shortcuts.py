@@ -600,7 +600,8 @@ demo_table.style.format("{:.1f}").set_caption(f"Final error (%): {plots.about(de
 
 # %%
 if retrain:
-    side_by_side(sorted(planned, key=lambda recipe: -recipe.depth), out=out_dir)  # the longest first
+    if failed := side_by_side(sorted(planned, key=lambda recipe: -recipe.depth), out=out_dir):  # the longest first
+        raise RuntimeError("; ".join(failed))
     runs, missing = [reslib.train(recipe, out_dir=out_dir) for recipe in planned], []  # finished: they are only read
 
 table = reslib.records(runs)

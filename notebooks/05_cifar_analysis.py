@@ -164,7 +164,8 @@ demo_table.T.style.format("{:.1f}").set_caption(f"Final error (%): {plots.about(
 
 # %%
 if retrain:
-    side_by_side(sorted(everything, key=lambda recipe: -plan.work(recipe)), out=out_dir)  # the longest first
+    if failed := side_by_side(sorted(everything, key=lambda recipe: -plan.work(recipe)), out=out_dir):  # the longest first
+        raise RuntimeError("; ".join(failed))
     runs, missing = [reslib.train(recipe, out_dir=out_dir) for recipe in everything], []  # finished: they are only read
 
 for run in runs:

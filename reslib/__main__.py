@@ -1,6 +1,7 @@
 """python -m reslib data | train | plan | sweep | bench | claims: the same functions from a shell. `--help` after any."""
 
 import json
+import math
 import re
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ from .recipes import CIFAR, SCALES
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 bench_app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
 app.add_typer(bench_app, name="bench")
+Count = Annotated[int, typer.Option(min=1)]
 
 
 @app.command()
@@ -72,7 +74,7 @@ def train(
     data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
     backend: Annotated[str, typer.Option(help="auto, ffcv, array, torch")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: torch's choice")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice")] = None,
     anew: Annotated[bool, typer.Option(help="start over: take up neither checkpoint nor record")] = False,
 ):
     """Carry out a run; go on from its checkpoint if it was interrupted."""
@@ -114,9 +116,10 @@ def plan(scale: Annotated[str | None, typer.Option(help="pocket, night or paper;
     print("\n".join(f"{group.name} ({group.claims}): {group.why}" for group in PLAN), end="\n\n")
     rows = table(records(), scale)
     print(rows.to_markdown(index=False, floatfmt=".2g"))
-    missing = (rows.hours * (rows.runs - rows.recorded)).sum()
+    missing = (rows.hours * (rows.runs - rows.recorded)).sum(skipna=False)
+    hours = "unknown" if math.isnan(missing) else f"{missing:,.0f} hours"
     print(f"\n{rows.recorded.sum()} of {rows.runs.sum()} runs recorded. hours: of one run, estimated from the faster of those "
-          f"recorded on a CPU (one thread); all that is missing: {missing:,.0f} hours")  # fmt: skip
+          f"recorded on a CPU (one thread); all that is missing: {hours}")  # fmt: skip
 
 
 @app.command()
@@ -146,8 +149,9 @@ def sweep(
 
 
 @bench_app.command()
-def step(depth: int = 20, size: int = 32, batch: int = 128, rounds: int = 7,
-         steps: Annotated[int, typer.Option(help="of a round; a GPU is fast enough for 200")] = 5, threads: int | None = None,
+def step(depth: int = 20, size: Count = 32, batch: Count = 128, rounds: Count = 7,
+         steps: Annotated[int, typer.Option(min=1, help="of a round; a GPU is fast enough for 200")] = 5,
+         threads: Count | None = None,
          compiled: Annotated[bool, typer.Option(help="also compiled, as long runs are (takes a minute)")] = True,
          script: Annotated[bool, typer.Option("--script", help="also the usual script's loop, on CIFAR-10")] = False,
          device: str = "cpu", data_dir: Path | None = None):  # fmt: skip
@@ -155,7 +159,9 @@ def step(depth: int = 20, size: int = 32, batch: int = 128, rounds: int = 7,
     import torch
 
     from . import bench
+    from .train import device_of
 
+    device_of(device)
     if threads:
         torch.set_num_threads(threads)
     if script and size != 32:
@@ -172,15 +178,17 @@ def step(depth: int = 20, size: int = 32, batch: int = 128, rounds: int = 7,
 
 
 @bench_app.command()
-def scaling(depths: str = "20,32,44,56,110", batches: str = "128", size: int = 32, rounds: int = 3,
-            steps: Annotated[int, typer.Option(help="of a round; a GPU is fast enough for 200")] = 2,
-            threads: int | None = None, device: str = "cpu", data_dir: Path | None = None):  # fmt: skip
+def scaling(depths: str = "20,32,44,56,110", batches: str = "128", size: Count = 32, rounds: Count = 3,
+            steps: Annotated[int, typer.Option(min=1, help="of a round; a GPU is fast enough for 200")] = 2,
+            threads: Count | None = None, device: str = "cpu", data_dir: Path | None = None):  # fmt: skip
     """The training step across depth and batch: how cost grows, and what share of the machine's ceilings it reaches."""
     import torch
 
     from . import bench
     from .parameters import cifar_depths, whole_numbers
+    from .train import device_of
 
+    device_of(device)
     if threads:
         torch.set_num_threads(threads)
     table = bench.scaling(cifar_depths(depths), whole_numbers(batches), size, rounds, steps, device, data_dir)
@@ -203,7 +211,7 @@ def load(
     imagenet: Annotated[
         Path | None, typer.Option(help="an ImageFolder tree of photographs at full size, to be measured too")
     ] = None,
-    rounds: int = 5,
+    rounds: Count = 5,
     seconds: Annotated[float, typer.Option(help="for each loader in each round")] = 1.5,
     workers: Annotated[str, typer.Option(help="to try, e.g. 1,2,4; torchvision also without")] = "1,2",
     device: str = "cpu",
@@ -212,9 +220,11 @@ def load(
     """The loaders against plain torchvision + DataLoader, in turn, in one run."""
     from . import bench_load
     from .parameters import whole_numbers
+    from .train import device_of
 
-    if rounds < 1 or seconds <= 0:
-        raise ValueError(f"rounds is {rounds} and seconds {seconds}: both must be above 0.")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"seconds is {seconds}: it must be above 0.")
+    device_of(device)
     counts = [n for n in whole_numbers(workers) if n]
     record = bench_load.run(data_dir, imagenet, rounds, seconds, counts or [1], device)
     machine = record["environment"]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .files import renamed
 from .records import COLUMNS
 
+STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))  # Windows: no SIGHUP
 LOCK_SECONDS = 60  # to wait for a run that another process is at: one whose sweep was killed ends within them
 
 
@@ -37,6 +38,7 @@ class State:
     start: str = ""
     threads: int = 0
     rounded: list[int] = field(default_factory=list)  # iterations at which it was taken up from half precision
+    machines: list[dict] = field(default_factory=list)  # records.environment of each stretch, and the "step" it began at
 
 
 def save_checkpoint(path: Path, net: nn.Module, optimizer, state: State, half: bool = False) -> None:
@@ -46,8 +48,11 @@ def save_checkpoint(path: Path, net: nn.Module, optimizer, state: State, half: b
     if half:
         weights = {name: halved(tensor) for name, tensor in weights.items()}
         momenta["state"] = {n: {k: halved(v) for k, v in s.items()} for n, s in momenta["state"].items()}
-    with renamed(path) as file:
-        torch.save({"state": asdict(state), "net": weights, "optimizer": momenta, "half": half}, file)
+    try:
+        with renamed(path) as file:
+            torch.save({"state": asdict(state), "net": weights, "optimizer": momenta, "half": half}, file)
+    except RuntimeError as error:  # of torch's writer, where a disk is full
+        raise OSError(f"{path} could not be written ({error}): is there room on the disk?") from None
 
 
 def halved(tensor: Tensor) -> Tensor:
@@ -57,12 +62,17 @@ def halved(tensor: Tensor) -> Tensor:
 
 
 def load_checkpoint(path: Path, net: nn.Module, optimizer) -> State:
-    """Restore weights and momentum in place, return the rest. Raises ValueError, naming the file, if it is damaged."""
+    """Restore weights and momentum in place, return the rest. Raises ValueError, naming the file, if it is damaged.
+
+    What is no fault of the file, too little memory or a disk's error, is raised as it is.
+    """
     try:
         saved = torch.load(path, map_location=next(net.parameters()).device, weights_only=True)
         net.load_state_dict(saved["net"])
         optimizer.load_state_dict(saved["optimizer"])
         state, half = State(**saved["state"]), saved["half"]
+    except (MemoryError, torch.OutOfMemoryError, OSError):
+        raise
     except Exception as error:  # torch.load raises many kinds
         raise ValueError(
             f"{path} is damaged or of another version ({type(error).__name__}): delete it to start the run anew."
@@ -78,7 +88,10 @@ class BusyError(ValueError):
 
 def take(path: Path) -> TextIO | None:
     """A lock file, opened and held by this process; None if another one holds it. (Windows: it is not locked.)"""
-    file = path.open("w")
+    try:
+        file = path.open("w")
+    except PermissionError:  # another user's: it can be locked all the same
+        file = path.open()
     try:
         import fcntl
 
@@ -109,7 +122,7 @@ def locked(path: Path) -> Iterator[None]:
     end = time.monotonic() + LOCK_SECONDS
     while (file := take(path)) is None:
         if time.monotonic() > end:
-            raise BusyError(f"{path.stem} is being carried out by another process: wait for it, or use another out_dir.")
+            raise BusyError(f"{path.stem} is being carried out by another process: wait for it, or use another folder.")
         time.sleep(1)
     with file:
         try:
@@ -121,16 +134,19 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def between_steps() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM wait for the end of an iteration: yields the list of those that came. A second one is not put off."""
+    """Ctrl-C, SIGTERM and SIGHUP wait for the end of an iteration: yields the list of those that came.
+
+    A second Ctrl-C is not put off. A second SIGTERM is: a process group's may come from both a scheduler and the sweep.
+    """
 
     def note(number, _):
-        if came:
+        if number == signal.SIGINT and number in came:
             raise KeyboardInterrupt
         came.append(number)
 
     came, before = [], {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, note)
     try:

@@ -31,6 +31,7 @@ from tqdm.auto import tqdm
 
 from . import beton, ffcv_backend
 from .beton import MODES, PAGE, ROW, SCHEMA
+from .checkpoint import locked
 from .files import renamed
 from .photos import CENTRE, Tree, centre, look, to_store, tree
 
@@ -160,22 +161,31 @@ def convert(source: str | Path, out: str | Path, part: str, mode: str = "jpg", s
     report = {"unreadable": [images.names[i] for i in bad], "cmyk": kinds.count("CMYK"),
               "greyscale": sum(kind in ("1", "L", "LA", "I", "I;16") for kind in kinds)}  # fmt: skip
     key = {"schema": SCHEMA, "source": images.sha256, "shard": SHARD, "count": len(keep), "side": side, "mode": mode}
-    with contextlib.suppress(OSError, ValueError):
-        if path.exists() and key.items() <= json.loads(Path(f"{path}.json").read_bytes()).items():
+
+    def finished() -> bool:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            return path.exists() and key.items() <= json.loads(Path(f"{path}.json").read_bytes()).items()
+        return False
+
+    if finished():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_suffix(".lock")):  # another process may be at it, and finish it meanwhile
+        if finished():
             return path
-    parts = path.with_suffix(".parts")
-    try:
-        _write(images, keep, key, report, path, parts, jobs)
-    except _Worker as error:
-        raise OSError(f"{path} is not finished: {error}; its finished parts are kept, the same command goes on.") from None
-    except (OSError, ValueError) as error:
-        shutil.rmtree(parts, ignore_errors=True)
-        if isinstance(error, ValueError):
-            raise
-        raise OSError(f"{path} could not be written, and no part of it is kept: {error.strerror or error}.") from error
-    finally:
-        for left in parts.glob("*.part"):
-            left.unlink(missing_ok=True)
+        parts = path.with_suffix(".parts")
+        try:
+            _write(images, keep, key, report, path, parts, jobs)
+        except _Worker as error:
+            raise OSError(f"{path} is not finished: {error}; its finished parts are kept, the same command goes on.") from None
+        except (OSError, ValueError) as error:
+            shutil.rmtree(parts, ignore_errors=True)
+            if isinstance(error, ValueError):
+                raise
+            raise OSError(f"{path} could not be written, and no part of it is kept: {error.strerror or error}.") from error
+        finally:
+            for left in parts.glob("*.part"):
+                left.unlink(missing_ok=True)
     return path
 
 
@@ -186,7 +196,8 @@ def _write(images: Tree, keep: np.ndarray, key: dict, report: dict, path: Path, 
     if not (parts / "key.json").exists() or json.loads((parts / "key.json").read_bytes()) != key:
         shutil.rmtree(parts, ignore_errors=True)
         parts.mkdir(parents=True)
-        (parts / "key.json").write_text(json.dumps(key))
+        with renamed(parts / "key.json") as file:
+            file.write(json.dumps(key).encode())
     with open(parts / "whole", "r+b" if (parts / "whole").exists() else "w+b") as whole:
         length, place, made = whole.seek(0, 2), beton.head_size(len(keep)), 0
         while made < len(shards) and notes[made].exists() and not pages[made].exists():  # appended by a killed process

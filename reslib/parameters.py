@@ -28,7 +28,7 @@ def check(scope: dict, **readers: Callable) -> None:
     for name, reader in readers.items():
         try:
             scope[name] = reader(scope[name])
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise ParameterError(f"{name}: {error}") from None
     print(", ".join(f"{name} = {scope[name]!r}" for name in readers))
 
@@ -61,10 +61,10 @@ def flag(value) -> bool:
 
 def whole_numbers(value) -> tuple[int, ...]:
     """Different whole numbers of at least 0: a list, or text such as "0,1,2"."""
-    parts = str(value).strip("[]() ").split(",") if isinstance(value, str | int) else list(value)
     try:
+        parts = str(value).strip("[]() ").split(",") if isinstance(value, str | int) else list(value)
         numbers = tuple(int(str(part)) for part in parts)
-    except ValueError:
+    except (ValueError, TypeError):
         raise ValueError(f"{value!r} is no list of whole numbers; write for example 0,1,2.") from None
     if len(set(numbers)) < len(numbers) or min(numbers, default=-1) < 0:
         raise ValueError(f"{value!r} must be one or more different whole numbers of at least 0.")

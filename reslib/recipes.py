@@ -6,7 +6,10 @@ shortcut=None)` is a plain net; `recipe.at("pocket")` is the same recipe at a sm
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
+from types import UnionType
+from typing import get_args, get_origin
 
 from . import resnet
 
@@ -51,16 +54,19 @@ class Recipe:
     seed: int = 0  # of the weights and of every decision in draws.py; pilots use 1000 and above
 
     def __post_init__(self):
+        for f in fields(self):
+            if f.name not in ALLOWED and not fits(value := getattr(self, f.name), f.type):
+                raise ValueError(f"{f.name} is {value!r}: it must be {told(f.type)}.")
         for name, allowed in ALLOWED.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown: use one of {', '.join(map(repr, allowed))}.")
         for name in ("size", "steps", "batch", "log_every", "eval_every"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+            if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a whole number of at least 1.")
         if self.bn_batch is not None and (self.bn_batch < 2 or self.batch % self.bn_batch):
             raise ValueError(f"bn_batch is {self.bn_batch!r}: it must divide the batch of {self.batch}, and be at least 2.")
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError(f"seed is {self.seed!r}: it must be a whole number of at least 0.")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed!r}: it must be a whole number of at least 0, and below 2^63.")
         if not 0 <= self.pad <= 127:
             raise ValueError(f"pad is {self.pad!r}: it must be between 0 and 127 pixels.")
         object.__setattr__(self, "milestones", tuple(self.milestones))
@@ -76,6 +82,9 @@ class Recipe:
                                  "(plain: 18, 34).")  # fmt: skip
         else:
             resnet.cifar_blocks(self.depth, self.layers)
+            for f in fields(self):
+                if f.name in ("stride_on", "short_side", "colour", "plateau") and getattr(self, f.name) != f.default:
+                    raise ValueError(f"{f.name} is for ImageNet recipes: a CIFAR net has no use for it.")
 
     def at(self, scale: str) -> "Recipe":
         """The same recipe at another scale. Raises ValueError for an unknown scale, or an ImageNet recipe scaled down."""
@@ -127,6 +136,27 @@ class Recipe:
 
     def as_dict(self) -> dict:
         return asdict(self)
+
+
+def fits(value, kind) -> bool:
+    """Whether a field's value is of its type; a float is finite, and may be written as a whole number."""
+    if isinstance(kind, UnionType):
+        return any(fits(value, one) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        numbers = get_args(kind)
+        length = numbers[-1] is ... or (isinstance(value, list | tuple) and len(value) == len(numbers))
+        return isinstance(value, list | tuple) and length and all(fits(v, numbers[0]) for v in value)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def told(kind) -> str:
+    """A field's type, in words."""
+    if isinstance(kind, UnionType):
+        return " or ".join(told(one) for one in get_args(kind))
+    words = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+    return words.get(kind) or ("whole numbers" if get_args(kind)[-1] is ... else "two whole numbers")
 
 
 SCALES = {

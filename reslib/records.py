@@ -73,6 +73,8 @@ class Record:
         e = self.environment
         commit = (e["commit"] or "unknown")[:10] + (" (uncommitted changes)" if e["dirty"] else "")
         rounded = "".join(f", taken up from half precision at iteration {step:,}" for step in e.get("rounded_at", ()))
+        for old in e.get("earlier", ()):
+            rounded += f", from iteration {old['step']:,} on {old['device']}, commit {(old['commit'] or 'unknown')[:10]}"
         return (f"{self.name}: recorded {self.time['start'][:10]} on {e['device']} ({e['threads']} threads), "
                 f"torch {e['torch']}, commit {commit}, {self.time['seconds'] / 60:.1f} min{rounded}")  # fmt: skip
 
@@ -96,6 +98,14 @@ def write(record: Record, folder: str | Path) -> Path:
     with renamed(path) as file:
         file.write(("{\n" + ",\n".join(lines) + "\n}\n").encode())
     return path
+
+
+NEEDED = {
+    "data": ("name", "sha256", "train", "test"), "environment": ("commit", "dirty", "device", "threads", "torch"),
+    "time": ("start", "seconds", "images_per_second"), "best_on_test": ("step", "test_error"),
+    "final": ("train_error", "train_loss", "test_error", "test_loss"),
+}  # fmt: skip
+"""What a record's parts hold at least."""
 
 
 def _refuse_constant(name: str):
@@ -122,10 +132,13 @@ def read(path: str | Path) -> Record:
             raise ValueError("its final errors are no numbers")
         if len(record.predictions()) != record.data["test"]:
             raise ValueError("its predictions are not as many as its test images")
+        for part, names in NEEDED.items():
+            if lacking := [name for name in names if name not in getattr(record, part)]:
+                raise ValueError(f"its {part} lacks {lacking[0]!r}")
     except KeyError as error:
-        raise ValueError(f"{path} is not a readable record: {error} is missing.") from None
-    except (TypeError, ValueError, zlib.error) as error:  # JSON's and Unicode's errors are ValueErrors
-        raise ValueError(f"{path} is not a readable record: {error}.") from None
+        raise ValueError(f"{path} is not a readable record: {error} is missing. Moved away, it can be made again.") from None
+    except (AttributeError, TypeError, ValueError, zlib.error) as error:  # JSON's and Unicode's errors are ValueErrors
+        raise ValueError(f"{path} is not a readable record: {error}. Moved away, it can be made again.") from None
     return record
 
 

@@ -41,7 +41,8 @@ def check_cifar10(base: Path) -> None:
             what = "is damaged (its MD5 is not CIFAR-10's)"
         except FileNotFoundError:
             what = "is missing"
-        raise ValueError(f"{base / name} {what}: delete {base} and run `python -m reslib data` to fetch it anew.")
+        fetch = f"python -m reslib data --dir {base.parent}"
+        raise ValueError(f"{base / name} {what}: delete {base} and run `{fetch}` to fetch it anew.")
 
 
 def read_cifar10(folder: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:

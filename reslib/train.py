@@ -62,6 +62,31 @@ def compiles(recipe: Recipe, device: torch.device) -> bool:
     return bool(possible) and recipe.steps >= COMPILE_STEPS and recipe.depth <= COMPILE_DEPTH
 
 
+def device_of(name: str | torch.device | None) -> torch.device:
+    """The device of this name, "cpu", "cuda" or "cuda:1"; None: a GPU if there is one. Raises ValueError where it is not."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        known = device.type in ("cpu", "cuda")
+    except RuntimeError:
+        known = False
+    if not known:
+        raise ValueError(f"device {str(name)!r} is unknown: use cpu or cuda.")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise ValueError(f"device {str(device)!r} is not there: PyTorch finds {count} GPUs on this machine; use cpu.")
+    return device
+
+
+def whole_story(state: State) -> dict:
+    """What a record's environment says of a run that was taken up: from half precision, on other code or another machine."""
+    story = {"rounded_at": state.rounded} if state.rounded else {}
+    if len(state.machines) > 1:
+        unclean = [machine["dirty"] for machine in state.machines]
+        story["dirty"] = True if True in unclean else None if None in unclean else False
+        told = ("step", "commit", "dirty", "device", "threads", "torch")
+        story["earlier"] = [{name: machine[name] for name in told} for machine in state.machines[:-1]]
+    return story
+
+
 def optimizer_for(recipe: Recipe, net: nn.Module) -> torch.optim.SGD:
     """SGD as the recipe has it. With decay_bn=False, BN's scales and shifts are a group of their own, without decay."""
     groups = [{"params": list(net.parameters())}]
@@ -112,9 +137,9 @@ def train(recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume
     resume: take up the checkpoint in `out_dir`, if there is one, with its number of threads; a finished run is only read.
     device=None: a GPU if there is one. half_checkpoints: weights and momentum in half precision, half the bytes to carry; a
     run taken up from one does not end with the same bits, and its record says so. steps_done: a shared number whose `value`
-    is kept at the iterations done, instead of a progress bar. Ctrl-C and SIGTERM stop a run after its iteration, with a
-    checkpoint. Raises as `data.loader`; ValueError for a damaged checkpoint or record, or a run that another process is at;
-    FloatingPointError if the loss is no longer finite.
+    is kept at the iterations done, instead of a progress bar. Ctrl-C, SIGTERM and SIGHUP stop a run after its iteration, with
+    a checkpoint. Raises as `data.loader` and `device_of`; ValueError for a damaged checkpoint or record, or a run that another
+    process is at; OSError where a file cannot be written; FloatingPointError if the loss is no longer finite.
     """
     if recipe.data == "imagenet":
         raise ValueError("train() carries out CIFAR recipes; for ImageNet there are the nets, `reslib.loader` and the tests of "
@@ -129,10 +154,12 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
     """`train`, once the run is held."""
     checkpoint, finished = out_dir / f"{recipe.name}.ckpt", out_dir / f"{recipe.name}.json"
     if resume and finished.exists():
-        return read(finished)
+        record = read(finished)
+        checkpoint.unlink(missing_ok=True)  # of a run killed just before it did so
+        return record
     for left in out_dir.glob(f"{recipe.name}.*.part"):  # of a run killed while it wrote
         left.unlink(missing_ok=True)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = device_of(device)
     if device.type == "cuda":
         device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
         torch.cuda.set_device(device)  # graphs are captured there
@@ -152,8 +179,10 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
     if recipe.precision == "bf16":
         step_net = in_bf16(step_net)
     machine = environment(device, state.threads, compiled)
-    if state.rounded:
-        machine["rounded_at"] = state.rounded
+    stretch = {"step": state.step} | machine
+    if not state.machines or state.machines[-1] | {"step": state.step} != stretch:
+        state.machines.append(stretch)
+    machine |= whole_story(state)
 
     still = dict(data_dir=data_dir, augment=False, backend="array", device=device)  # the same batches bit for bit
     batches = stream(recipe, state.step, data_dir=data_dir, backend=backend, device=device)
@@ -203,7 +232,7 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
                 save_checkpoint(checkpoint, net, optimizer, state, half)
                 saved = time.monotonic()
             if stop:
-                raise KeyboardInterrupt if stop[0] == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
+                raise KeyboardInterrupt if stop[0] == signal.SIGINT else SystemExit(128 + stop[0])
 
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # in TF32 an identity layer would round
         final, predictions = finish(recipe, net, state, still)

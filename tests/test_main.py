@@ -79,6 +79,10 @@ def test_claims_are_printed_or_put_between_the_marks_of_a_page(tmp_path):
         (("train", "--shortcut", "D"), "shortcut 'D' is unknown"),
         (("train", "--set", "speed=2"), "a recipe has no field 'speed'"),
         (("train", "--scale", "demo", "--backend", "numpy"), "backend 'numpy' is unknown"),
+        (("train", "--scale", "demo", "--device", "gpu"), "device 'gpu' is unknown: use cpu or cuda."),
+        (("train", "--set", "lr=abc"), "lr is 'abc': it must be a number."),
+        (("sweep", "--time-limit", "nan"), "time_limit is nan: it must be above 0 seconds."),
+        (("bench", "load", "--seconds", "nan"), "seconds is nan"),
     ],
 )
 def test_mistakes_are_one_sentence(words, says, tmp_path):

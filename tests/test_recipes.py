@@ -61,6 +61,18 @@ def test_frozen():
         (dict(milestones=(64_000,)), "below steps"),
         (dict(log_every=300), "must divide"),
         (dict(data="imagenet", depth=20), "Table 1"),
+        (dict(lr="abc"), "lr is 'abc': it must be a number"),
+        (dict(lr=float("nan")), "lr is nan"),
+        (dict(warmup_lr="slow"), "warmup_lr is 'slow': it must be a number or null"),
+        (dict(warmup_until=None), "warmup_until is None"),
+        (dict(milestones=5), "milestones is 5: it must be whole numbers"),
+        (dict(milestones=["a"]), "milestones is"),
+        (dict(pad=1.5), "pad is 1.5: it must be a whole number"),
+        (dict(bn_batch=2.0), "bn_batch is 2.0"),
+        (dict(flip="maybe"), "flip is 'maybe': it must be true or false"),
+        (dict(depth=True), "depth is True"),
+        (dict(seed=2**64), r"below 2\^63"),
+        (dict(plateau=True), "plateau is for ImageNet"),
     ],
 )
 def test_wrong_recipes_are_refused(changes, says):

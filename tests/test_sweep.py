@@ -1,13 +1,16 @@
 """The plan and its sweep: what is missing is carried out, killed or stopped at any moment, and gone on with."""
 
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,13 +19,14 @@ import reslib
 from reslib import CIFAR, plan, records
 from reslib.checkpoint import busy
 from reslib.records import read
-from reslib.sweep import missing, sweep
+from reslib.sweep import collect, missing, sweep
 
 SCRIPT = """
 from dataclasses import replace
 import reslib, reslib.plan, reslib.sweep
 from reslib import CIFAR
 SHORT = dict(steps={steps}, milestones=(10, 15), eval_every=10)
+reslib.sweep.drawing_seconds = lambda: 0.2  # as on a terminal
 reslib.plan.SEEDS["demo"] = (0, 1)
 nets = tuple(replace(CIFAR, depth=depth, shortcut=None) for depth in (8, 14))
 reslib.plan.PLAN = (reslib.plan.Group("tiny", "C1", "", nets, scales=("demo",)),)
@@ -45,19 +49,38 @@ def wait_for(what, seconds=90):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
-def test_stopped_and_gone_on_with(number, tmp_path):
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name
+)
+def test_stopped_with_checkpoints(number, tmp_path):
+    """SIGKILL of the sweep alone, or a signal to its children as well: from a scheduler, at a terminal, where ssh is lost."""
     out, command, said = tmp_path / "runs", script(tmp_path, 4_000), tmp_path / "said"
-    with said.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
+    with said.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True) as process:
         wait_for(lambda: re.search(r"plain8 s0 [1-9]\d?%, plain14 s0 [1-9]\d?%", said.read_text()))
         pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        process.send_signal(number)
+        (os.kill if number == signal.SIGKILL else os.killpg)(process.pid, number)
         process.wait(90)
-        assert process.returncode != 0
+        assert process.returncode == (-number if number in (signal.SIGKILL, signal.SIGINT) else 128 + number)
+        assert number in (signal.SIGKILL, signal.SIGINT) or "Traceback" not in said.read_text()
     wait_for(lambda: not any(alive(pid) for pid in pids))  # no child goes on without its parent
     assert len(list(out.glob("*.ckpt"))) == 2 and not list(out.glob("*.json")) and not list(out.glob("*.part"))
     steps = [torch.load(file)["state"]["step"] for file in out.glob("*.ckpt")]
     assert all(0 < step < 4_000 for step in steps)
+
+
+def test_a_stopped_sweep_is_gone_on_with(tmp_path):
+    """Stopped, then to the end: the records are those of an undisturbed sweep."""
+    told = {}
+    for name in ("stopped", "whole"):
+        (tmp_path / name).mkdir()
+        command, said = script(tmp_path / name, 80), tmp_path / name / "said"
+        if name == "stopped":
+            with said.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
+                wait_for(lambda: re.search(r" s\d [1-9]\d?%", said.read_text()))
+                process.terminate()
+        assert subprocess.run(command, capture_output=True).returncode == 0
+        told[name] = {path.name: read(path).weights_sha256 for path in (tmp_path / name / "runs").iterdir()}
+    assert len(told["whole"]) == 4 and told["stopped"] == told["whole"]
 
 
 def alive(pid):
@@ -108,7 +131,52 @@ def test_a_failure_is_told_and_the_others_go_on(tmp_path, monkeypatch, capsys):
     failed = sweep(None, "demo", jobs=1, out=tmp_path, device="cpu")
     assert len(failed) == 2 and "the loss is" in failed[0] and "more than the training set holds" in failed[1]
     assert missing("demo", None, tmp_path) == runs[:2] and failed[0] in capsys.readouterr().err
-    assert sweep(None, "demo", jobs=1, out=tmp_path, device="cpu", time_limit=0) == []
+    assert sweep(None, "demo", jobs=1, out=tmp_path, device="cpu", time_limit=1e-9) == []
+
+
+def test_each_failure_is_its_own_runs(tmp_path, monkeypatch):
+    """One child is killed while another fails and a third goes on: neither takes the other's words."""
+    short = dict(steps=20, milestones=(10, 15), eval_every=10, depth=8)
+    broken, killed, long = (replace(CIFAR.at("demo"), **short, **c) for c in ({"lr": 1e30}, {"seed": 1}, {"seed": 2}))
+    killed = replace(killed, steps=40_000)
+    monkeypatch.setattr("reslib.sweep.planned", lambda scale, name: ((None, recipe) for recipe in (broken, killed, long)))
+
+    def kill():
+        wait_for(lambda: any(child.name == killed.name for child in multiprocessing.active_children()))
+        child = next(child for child in multiprocessing.active_children() if child.name == killed.name)
+        wait_for(lambda: (tmp_path / f"{long.name}.json").exists())
+        child.kill()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(kill)
+        failed = sweep(None, "demo", jobs=3, out=tmp_path, device="cpu")
+    told = {said.partition(": ")[0]: said for said in failed}
+    assert set(told) == {broken.name, killed.name} and told[broken.name].count(broken.name) == 1
+    assert "the loss is" in told[broken.name] and "killed" in told[killed.name]
+
+
+def test_what_is_wrong_for_all_stops_it_before_any_run(tmp_path, monkeypatch):
+    recipe = replace(CIFAR.at("demo"), depth=8, steps=20, milestones=(10, 15), eval_every=10)
+    monkeypatch.setattr("reslib.sweep.planned", lambda scale, name: ((None, recipe) for _ in range(1)))
+    file = tmp_path / "file"
+    file.touch()
+    for options, says in (({"device": "gpu"}, "device 'gpu' is unknown"), ({"device": "cuda:99"}, "is not there"),
+                          ({"backend": "numpy"}, "backend 'numpy' is unknown"), ({"time_limit": -5}, "time_limit is -5"),
+                          ({"out": file}, f"nothing can be written to {file}")):  # fmt: skip
+        with pytest.raises((ValueError, OSError), match=says):
+            sweep(None, "demo", **{"out": tmp_path, "device": "cpu"} | options)
+    (tmp_path / f"{recipe.name}.json").write_text("garbage")
+    with pytest.raises(ValueError, match="is not a readable record: .* Moved away, it can be made again"):
+        sweep(None, "demo", out=tmp_path, device="cpu")
+
+
+def test_what_fails_while_it_stops_is_told(tmp_path, capsys):
+    """A checkpoint that cannot be written at the end is a failure, not silence."""
+    broken, asked = (Mock(**{"is_alive.return_value": False}, exitcode=code) for code in (1, 128 + signal.SIGTERM))
+    (heard, tell), (other, _), failed = multiprocessing.Pipe(duplex=False), multiprocessing.Pipe(duplex=False), []
+    tell.send("no room on the disk")
+    collect({broken: (CIFAR, None, heard), asked: (CIFAR, None, other)}, [], failed, stopped=True)
+    assert failed == ["no room on the disk"] and failed[0] in capsys.readouterr().err
 
 
 def test_the_plan_holds_every_recorded_run():

@@ -292,6 +292,31 @@ def test_finished_runs_are_only_read(tmp_path):
     assert run(TINY, out_dir=tmp_path, resume=False).weights_sha256 == record.weights_sha256
 
 
+def test_a_checkpoint_is_not_blamed_for_too_little_memory(tmp_path, monkeypatch):
+    stopped_halfway(tmp_path, monkeypatch, half=False)
+
+    def short_of_memory(*_, **__):
+        raise torch.OutOfMemoryError("out of memory")
+
+    with monkeypatch.context() as patched, pytest.raises(torch.OutOfMemoryError):
+        patched.setattr(torch, "load", short_of_memory)
+        run(TINY, out_dir=tmp_path)
+
+
+def test_a_run_taken_up_on_other_code_says_so(tmp_path, monkeypatch):
+    """Which commits made it, and that one of them was not clean: then it is no evidence."""
+    here = train.environment(torch.device("cpu"), 1)
+    for commit, dirty, stop in (("a" * 40, True, True), ("b" * 40, False, False)):
+        monkeypatch.setattr(train, "environment", lambda *_, c=commit, d=dirty: here | {"commit": c, "dirty": d})
+        if stop:
+            stopped_halfway(tmp_path, monkeypatch, half=False)
+    environment = run(TINY, out_dir=tmp_path).environment
+    assert (environment["commit"], environment["dirty"]) == ("b" * 40, True)
+    assert [(old["step"], old["commit"], old["dirty"]) for old in environment["earlier"]] == [(0, "a" * 40, True)]
+    assert "from iteration 0 on" in read(next(tmp_path.glob("*.json"))).provenance()
+    assert "earlier" not in run(replace(TINY, seed=3), out_dir=tmp_path).environment
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / f"{TINY.name}.ckpt").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(ValueError, match=r"\.ckpt is damaged.*delete it"):
