@@ -76,7 +76,7 @@ def test_a_stopped_sweep_is_gone_on_with(tmp_path):
         command, said = script(tmp_path / name, 80), tmp_path / name / "said"
         if name == "stopped":
             with said.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
-                wait_for(lambda: re.search(r" s\d [1-9]\d?%", said.read_text()))
+                wait_for(lambda said=said: re.search(r" s\d [1-9]\d?%", said.read_text()))
                 process.terminate()
         assert subprocess.run(command, capture_output=True).returncode == 0
         told[name] = {path.name: read(path).weights_sha256 for path in (tmp_path / name / "runs").iterdir()}
