@@ -54,8 +54,14 @@ def wait_for(what, seconds=90):
 )
 def test_stopped_with_checkpoints(number, tmp_path):
     """SIGKILL of the sweep alone, or a signal to its children as well: from a scheduler, at a terminal, where ssh is lost."""
-    out, command, said = tmp_path / "runs", script(tmp_path, 4_000), tmp_path / "said"
-    with said.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True) as process:
+
+    def as_at_a_terminal():  # the tests may run where some are ignored: under nohup, in the background
+        for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(one, signal.SIG_DFL)
+
+    out, said = tmp_path / "runs", tmp_path / "said"
+    options = dict(start_new_session=True, preexec_fn=as_at_a_terminal)
+    with said.open("w") as file, subprocess.Popen(script(tmp_path, 4_000), stdout=file, stderr=file, **options) as process:
         wait_for(lambda: re.search(r"plain8 s0 [1-9]\d?%, plain14 s0 [1-9]\d?%", said.read_text()))
         pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         (os.kill if number == signal.SIGKILL else os.killpg)(process.pid, number)
