@@ -262,7 +262,7 @@ ratios = {
 }
 ratios = pd.DataFrame(ratios).T.rename_axis(["net", "seed"]) if ratios else pd.DataFrame()
 logs = ratios.groupby("net", sort=False).mean()
-logs.style.format("{:.1f}").set_caption(f"Its log10 by iteration, mean over seeds; {about}")
+logs.style.format("{:.1f}").set_caption(f"log10 of that ratio by iteration, mean over seeds; {about}")
 
 # %% tags=["hide-input"]
 low = logs.min(axis=1)[lambda smallest: smallest < np.log10(rules.VANISHED)] if len(logs) else []
