@@ -558,7 +558,7 @@ for name in ("split", "ambiguities", "count"):
 rows = {}
 for key, pairs in prices.items():
     intervals = [rules.interval(values) for values in zip(*pairs, strict=True)]
-    told = ["{:.2f} [{:.2f}, {:.2f}]".format(*three) for three in intervals]
+    told = [("{:.2f} [{:.2f}, {:.2f}]" if len(pairs) > 1 else "{:.2f}").format(*three) for three in intervals]
     rows[key] = dict(zip((f"{what} (points)" for what in ERRORS.values()), told, strict=True)) | {"n": len(pairs)}
 priced = pd.DataFrame(rows).T.rename_axis(index=["net", "with"] if rows else None)
 priced = priced.style.set_caption(f"What a choice changes, against the same net without it; {about}")
