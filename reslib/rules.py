@@ -1,9 +1,9 @@
 """The rules that judge claims from recorded runs: statistic, side and threshold, written down before the runs were complete.
 
 Those of C1, C3, C5 and C21 before any run; of C4, C8, C12, C13 and C14 when plain and residual nets of 20 and 56 layers had
-been run at pocket scale, before any other run that they take; of C15 when 32 and 44 layers had been run too, while the first
-of 110 layers were running. Runs are paired by seed; an estimate comes with the two-sided 95 % t interval over seeds. A rule's
-parts must all hold. Parts that are shown and not judged were added later, to say what the rule leaves out.
+been run at pocket scale, before any other run that they take; of C15 while the last of its runs, of 110 layers, were being
+made. Mended later, changing no verdict: C8's last part, C13's pairing by seed, C21's lower bound; parts that are shown and not
+judged came later too. Runs are paired by seed; an estimate comes with the two-sided 95 % t interval over seeds.
 """
 
 import math
