@@ -13,11 +13,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("reslib torch torchvision ffcv numpy scipy pandas scikit-learn numba matplotlib seaborn jupyterlab "
             "jupytext papermill jupyter-book sphinx myst-nb sphinx-mathjax-offline").split()  # fmt: skip
-SCALES = {  # what the steps of a scale are done on, and about how long they take
-    "demo": ("scikit-learn's digits, 16 × 16", "seconds, in every build"),
-    "pocket": ("CIFAR-10, averaged to 16 × 16", "minutes on a laptop"),
-    "night": ("CIFAR-10, averaged to 16 × 16", "an hour or so on two cores, by estimate"),
-    "paper": ("CIFAR-10 as published, 32 × 32", "wants a GPU; not run yet"),
+SCALES = {  # what the steps of a scale are done on
+    "demo": "scikit-learn's digits, 16 × 16",
+    "pocket": "CIFAR-10, averaged to 16 × 16",
+    "night": "CIFAR-10, averaged to 16 × 16",
+    "paper": "CIFAR-10 as published, 32 × 32",
 }
 
 
@@ -48,6 +48,7 @@ def judged():
     """What reslib.claims says of each claim, and the table of all verdicts."""
     from reslib.claims import CLAIMS, all_verdicts, table
     from reslib.counted import COUNTED
+    from reslib.plan import SEEDS
     from reslib.rules import LEAST_SEEDS, RULES
 
     rows = all_verdicts().to_dict("records")
@@ -67,10 +68,20 @@ def judged():
         rule = (RULES | COUNTED).get(claim.id)
         if rule:
             told["The rule"] = [sentence(" ".join(rule.__doc__.split()))]
-        told["Verdict"] = [verdict(row) for row in found[claim.id]] or ["not yet tested"]
+        told["Verdict"] = [verdict(row) for row in found[claim.id]] or ["not judged yet"]
         known[f"where:{claim.id}"] = claim.where
         known[f"judged:{claim.id}"] = "\n\n".join(f"{term}\n: " + "\n: ".join(lines) for term, lines in told.items())
+        for scale in ("counted", *SEEDS):
+            known |= said(claim.id, scale, [row["verdict"] for row in found[claim.id] if row["scale"] == scale])
     return known
+
+
+def said(claim, scale, verdicts):
+    """says:SCALE.CLAIM.VERDICT, for prose: the claim, and where the verdict is another one by now, that one."""
+    now = "_".join((verdicts or ["not judged"])[0].replace(",", "").split())
+    words = ("supported", "weaker_form_supported", "contradicted", "undecided", "holds", "holds_in_part")
+    link = f"[{claim}](#{claim.lower()})"
+    return {f"says:{scale}.{claim}.{word}": link + f" (now {now.replace('_', ' ')})" * (word != now) for word in words}
 
 
 def sentence(text):
@@ -83,16 +94,21 @@ def verdict(row):
 
 
 def verdict_in_short(rows):
-    return "; ".join(f"{row['verdict']} ({row['scale']})" for row in rows) or "not yet tested"
+    return "; ".join(f"{row['verdict']} ({row['scale']})" for row in rows) or "not judged yet"
 
 
 def recipes():
     from reslib import CIFAR
     from reslib.recipes import DEPARTURES
+    from reslib.records import records
 
-    rows = [[f"**{name}**", data, f"{CIFAR.at(name).steps:,}", cost] for name, (data, cost) in SCALES.items()]
+    minutes = {scale: runs.seconds / 60 for scale, runs in records().groupby("scale")}
+    cost = {scale: f"{of.min():.0f} to {of.max():.0f} minutes, as recorded" for scale, of in minutes.items()}
+    cost = {"demo": "seconds, in every build", "paper": "not run yet"} | cost
+    rows = [[f"**{name}**", data, f"{CIFAR.at(name).steps:,}", cost.get(name, "not run yet")] for name, data in SCALES.items()]
     return {
         "table:scales": markdown(["scale", "data", "steps", "a run takes"], rows),
+        "hours:pocket": f"{minutes['pocket'].sum() / 60:.0f}" if "pocket" in minutes else "no",
         "table:departures": markdown(["what", "the question", "done here"], DEPARTURES),
     }
 
@@ -123,13 +139,21 @@ def title(notebook):
 
 
 def evidence():
+    from reslib import CIFAR
     from reslib.plan import PLAN, SEEDS, changes, table
     from reslib.records import records
+    from reslib.rules import unstarted
 
     rows = records()
+    deep = rows[(rows.scale == "pocket") & (rows.shortcut == "none") & (rows.steps == CIFAR.at("pocket").steps)]
     done = table(rows).groupby(["plan", "scale"])[["recorded", "runs"]].sum()
     plan = [
-        [group.why, group.claims, *(" of ".join(map(str, done.loc[group.name, s])) if s in group.scales else "" for s in SEEDS)]
+        [
+            group.name,
+            group.why,
+            group.claims,
+            *(" of ".join(map(str, done.loc[group.name, s])) if s in group.scales else "" for s in SEEDS),
+        ]
         for group in PLAN
     ]
     rows["with"] = [changes(record.recipe) for record in rows["record"]]
@@ -140,7 +164,9 @@ def evidence():
     ]  # fmt: skip
     return {
         "table:records": markdown(["data", "net", "with", "scale", "seeds", "recorded", "on", "commit"], lines),
-        "table:plan": markdown(["runs", "for", *SEEDS], plan),
+        "table:plan": markdown(["group", "runs", "for", *SEEDS], plan),
+        "count:paper_runs": (rows.scale == "paper").sum(),
+        "text:never": unstarted(deep.sort_values("depth").record) or "none",
     }
 
 

@@ -103,6 +103,12 @@ pd.DataFrame({r.net_name: r.as_dict() for r in [*plain.values(), *residual.value
 # %% [markdown]
 # Training is no more than this loop. It is written out here, and the cell after it asserts that the trainer of `reslib`,
 # which adds checkpoints and records, ends with the same weights to the last bit.
+#
+# *Training error* is meant in two ways. The *running* one is that of the augmented batches as they come, averaged between two
+# points of a curve. A *clean pass* goes over all training images at the end, not augmented, in test mode; verdicts use it. In
+# test mode batch normalisation (BN) uses moving averages of the statistics of training batches, or, where that is said,
+# statistics *recomputed* over the training set. *Paired by seed* means that two nets with the same seed see the same images in
+# the same order.
 
 
 # %%
@@ -162,7 +168,7 @@ say(claims.sentence("C1", runs_scale, table))
 # %% [markdown]
 # Part of such a difference can be nets that hardly start to learn within their budget, which is not the paper's case (its
 # plain-56 learns, but worse). A net has started when its running training error is below 80 %, the paper's own mark (section
-# 4.2, for the warm-up; chance is 90 %). Every claim below that compares with such a net is about that too:
+# 4.2, for the warm-up; chance is 90 %). Wherever a claim below compares with such a net, part of the difference may be this:
 
 # %%
 say(f"Runs that never start: {rules.unstarted(runs) or 'none'}; {about}.")
@@ -298,19 +304,28 @@ say(claims.sentence("C5", runs_scale, table))
 
 # %% tags=["hide-input"]
 all_runs = reslib.records()
-rows = {}
-for net in (plan.plain, plan.residual):
-    for depth in (20, 56):
-        for name in ("pocket", "night"):
-            of_net = list(rules.evidence(net(depth), name, all_runs).values())
-            rows[net(depth).net_name, name] = {
-                "training error": np.mean([rules.train_error(run) for run in of_net]) if of_net else np.nan,
-                "test error": np.mean([rules.test_error(run) for run in of_net]) if of_net else np.nan,
-                "n": len(of_net),
-            }
+four = [net(depth) for net in (plan.plain, plan.residual) for depth in (20, 56)]
+found = {(r.net_name, name): rules.evidence(r, name, all_runs) for r in four for name in ("pocket", "night")}
+rows = {
+    key: {
+        "training error": np.mean([rules.train_error(run) for run in of_net.values()]) if of_net else np.nan,
+        "test error": np.mean([rules.test_error(run) for run in of_net.values()]) if of_net else np.nan,
+        "n": len(of_net),
+    }
+    for key, of_net in found.items()
+}
 pd.DataFrame(rows).T.unstack().style.format("{:.1f}", na_rep="").format("{:.0f}", subset=["n"]).set_caption(
     "Final errors (%), mean over n seeds, CIFAR-10 at 16x16"
 )
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The four nets in the longer training, training error (left, running) and test error (right) over iterations: the seeds that are recorded of all four. Dashed without shortcuts, solid with them.", "name": "fig-night"}}
+shared = set.intersection(*(set(found[r.net_name, "night"]) for r in four))
+if shared:
+    night = reslib.curves([found[r.net_name, "night"][seed] for r in four for seed in sorted(shared)])
+    figure, axes = plt.subplots(1, 2, sharey=True)
+    for ax, column in zip(axes, ("train_error", "test_error"), strict=True):
+        plots.learning_curve(night, column, ax)
+    _ = figure.suptitle(plots.about(four[0].at("night"), len(shared)))
 
 # %%
 for claim in ("C1", "C5"):
@@ -329,14 +344,14 @@ for claim in ("C1", "C5"):
 # A word of caution about the forward half: batch normalisation sets each response's standard deviation, whatever the net
 # does, to its learned scale. It could hardly fail. The backward half could.
 
-# %% mystnb={"figure": {"caption": "Standard deviation of every layer's response, after batch normalisation and before the addition or the rectifier, at some steps of training; mean over seeds.", "name": "fig-forward"}}
+# %% mystnb={"figure": {"caption": "Standard deviation of every layer's response, after batch normalisation and before the addition or the rectifier, at some steps of training; mean over seeds, logarithmic scale. Measured in training mode, on training images that are not augmented.", "name": "fig-forward"}}
 probed = pd.concat([run.probe_frame().assign(net=run.recipe.net_name, seed=run.recipe.seed) for run in runs])
 pair = [plain[deep].net_name, residual[deep].net_name]
 figure, axes = plt.subplots(1, 2, sharey=True)
 for ax, net in zip(axes, pair, strict=True):
     plots.layers(probed[probed.net == net], "response_std", "step", ax, title=net)
 _ = figure.suptitle(about)
-# %% mystnb={"figure": {"caption": "Norm of the gradient of the loss by every layer's response at the same steps; mean over seeds. A gradient that vanishes on its way back falls towards the left; one that explodes rises.", "name": "fig-backward"}}
+# %% mystnb={"figure": {"caption": "Norm of the gradient of the loss by every layer's response at the same steps; mean over seeds. A gradient that vanishes on its way back falls towards the left; one that explodes rises. Measured as before.", "name": "fig-backward"}}
 figure, axes = plt.subplots(1, 2, sharey=True)
 for ax, net in zip(axes, pair, strict=True):
     plots.layers(probed[probed.net == net], "response_gradient", "step", ax, title=net)
@@ -358,13 +373,27 @@ say(
     f"in the last third in {pair[0]}, and {before[pair[1]]:.3g} times in {pair[1]}."
 )
 
+# %% tags=["hide-input"]
+largest = probed[probed.net == pair[0]].groupby(["step", "seed"]).response_std.max().groupby("step").mean()
+reaching = probed[(probed.net == pair[0]) & (probed.step == probed.step.max())].groupby("depth").response_gradient.mean()
+early = largest.index[1]
+say(
+    f"Nor is either signal even. In {pair[0]} the largest standard deviation of a response goes from {largest.iloc[0]:.2g} to "
+    f"{largest[early]:.3g} within {early:,} iterations. At the last step the gradient at the first layer is {reaching.iloc[0] / reaching.max():.2g} "
+    f"times the largest, that of layer {reaching.idxmax()}: averages over thirds of the layers, which the rule takes, smooth that. (Means over seeds.)"
+)
+
+# %% [markdown]
+# The rule is about 56 layers. In the deepest plain net of the paper, of 110 layers, the gradient is another story: it is in the
+# [chapter on CIFAR-10](05_cifar_analysis.ipynb), "The deepest plain net".
+
 # %% [markdown]
 # ## What normalisation has to do with it
 #
 # **Prediction (C22).** Section 1 says that vanishing and exploding gradients have "been largely addressed" by normalised
 # initialisation and by batch normalisation. This can be computed, for nets at their start, without training. Take plain nets
 # of growing depth, initialised naively (Gaussian, standard deviation 0.01, as was the custom before) or by the rule of He et
-# al. (standard deviation $\sqrt{2/\mathrm{fan}}$), without and with batch normalisation, and send one batch forward and
+# al. (standard deviation $\sqrt{2/\mathrm{fan}}$, the fan being the number of inputs of a unit), without and with batch normalisation, and send one batch forward and
 # back. Expected: without normalisation, naive weights shrink the signal by a constant factor a layer, so it is gone after a
 # few dozen; He's keep it within a few orders of magnitude at any depth; with batch normalisation the forward signal no longer depends on the initialisation.
 
@@ -418,9 +447,11 @@ start.pivot(index="layers", columns="initialisation", values="first gradient / l
 ).format("{:.1e}", na_rep="underflow")
 
 # %% [markdown]
-# What we see: the tables say what holds, and what does not. Forward, batch normalisation makes the initialisation irrelevant.
+# What we see: the tables say what holds, and what does not. Without batch normalisation He's weights keep the signal far longer
+# than naive ones, but it too shrinks with depth, so "at any depth" was too much. Forward, batch normalisation makes the
+# initialisation irrelevant.
 # Backward, it does not make the gradient flat in a plain net: at the start, the gradient *grows* towards the first layers,
-# the more the deeper the net (compare the step-0 line above). So "largely addressed" is right about vanishing *at the start*,
+# the more the deeper the net (compare the step-0 line above). In these draws "largely addressed" fits vanishing *at the start*,
 # and says too little about growth. What training then makes of the gradient is another matter: the chapter on CIFAR-10
 # follows it in the deepest plain net.
 

@@ -605,7 +605,7 @@ costs["speed"] = 1e3 * costs["multiply-adds"] / costs.latency
 # %% mystnb={"figure": {"caption": "What each net costs. Counted: parameters (millions), multiply-adds (billions), activations kept for the backward pass (MB). Measured when this page was built: latency (ms: median, least, most), and multiply-adds (billions) a second.", "name": "tab-costs"}}
 costs.style.format("{:.0f}").format("{:.1f}", subset=["parameters", "activations"]).format("{:.2f}", subset=["multiply-adds"])
 
-# %% mystnb={"figure": {"caption": "Measured time against multiply-adds (left), memory for training against parameters (right). Squares: VGG; circles: residual nets, by their layers. The plain nets are where their residual twins are.", "name": "fig-costs"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Measured time against multiply-adds (left), memory for training against parameters (right). Squares: VGG; circles: residual nets, by their layers. The plain nets are not drawn: their counts are those of their residual twins.", "name": "fig-costs"}} tags=["hide-input"]
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.4))
 axis = {"parameters": "parameters (millions)", "multiply-adds": "multiply-adds (billions)",
         "latency": "latency (ms)", "activations": "activations (MB)"}  # fmt: skip

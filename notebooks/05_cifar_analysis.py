@@ -23,7 +23,8 @@
 # > **What this costs.** As it stands, this page trains for about half a minute on two CPU cores and downloads nothing: the
 # > smallest nets of the family on scanned digits, a *demonstration* that proves nothing about the paper. The *evidence* is
 # > replayed from recorded runs; how long each took is listed at the end. To make it again: the series of five depths with
-# > three seeds is thirty runs, at `pocket` scale minutes each on one core; `paper` scale wants a GPU.
+# > three seeds is thirty runs, the further groups more than as many again, at `pocket` scale minutes each on one core
+# > (`python -m reslib plan` has estimates); `paper` scale wants a GPU.
 
 # %% tags=["parameters"]
 scale = "demo"  # "demo": demonstration, and the pocket runs replayed; "pocket", "night", "paper": that scale's runs
@@ -203,19 +204,19 @@ print(*dict.fromkeys(makes), sep="\n")
 # ## Depth, with and without shortcuts
 #
 # **Prediction (C13).** The deeper a plain net, the higher its training error; plain-110 is so poor that the paper leaves it out
-# of its figure ("above 60 %"). Residual nets go the other way: each is better than the one before. As in the chapter on
+# of its figure (it is "higher than 60%"). Residual nets go the other way: each is better than the one before. As in the chapter on
 # residual learning, that reversal is about *trained* nets; at `pocket` scale a weaker thing is judged, that depth costs plain
 # nets more than residual ones. The statistic is the slope of the final error over the binary logarithm of depth, one for each
 # seed.
 
-# %% mystnb={"figure": {"caption": "Fig. 6 of the paper, rebuilt, plain-110 shown and its third panel (1202 layers) left out: running training error (top) and test error (bottom) of plain nets (left) and residual nets (right). Thin lines are single seeds, bold lines their mean.", "name": "fig-series"}}
+# %% mystnb={"figure": {"caption": "Fig. 6 of the paper, rebuilt, plain-110 shown and its third panel (1202 layers) left out: running training error (top) and test error (bottom) of plain nets (left) and residual nets (right). 110 residual layers start with the warm-up at 0.01, as in the paper, all others at 0.1. Thin lines are single seeds, bold lines their mean.", "name": "fig-series"}}
 figure, axes = plt.subplots(2, 2, sharex=True, sharey=True, figsize=(8, 6))
 for column_axes, kind in zip(axes.T, series, strict=True):
     for ax, column in zip(column_axes, ERRORS, strict=True):
         if having[kind]:
             plots.learning_curve(reslib.curves(having[kind]), column, ax)
 _ = figure.suptitle(about)
-# %% mystnb={"figure": {"caption": "Final error over depth (logarithmic), a point a run: training error (left, a clean pass over all training images) and test error (right).", "name": "fig-series-depth"}}
+# %% mystnb={"figure": {"caption": "Final error over depth (logarithmic), a point a run: training error (left, a clean pass over all training images) and test error (right). 110 residual layers have the warm-up.", "name": "fig-series-depth"}}
 by_depth = reslib.records([*having["plain"], *having["residual"], *having.get("shallow", [])])
 figure, axes = plt.subplots(1, 2, sharey=True)
 for ax, column in zip(axes, ERRORS, strict=True):
@@ -233,15 +234,27 @@ pd.concat([means, by_net.seed.count().rename(("n", ""))], axis=1).style.set_capt
 say(claims.sentence("C13", runs_scale, table))
 
 # %% tags=["hide-input"]
+poor = by_depth[by_depth.shortcut == "none"].groupby("depth").test_error.mean()[lambda error: error > 60]
+if set(poor.index) - {110}:
+    say(
+        f"The part about plain-110 is no test here: plain nets of {', '.join(map(str, poor.index))} layers are all above 60 % test error "
+        f"({about})."
+    )
+
+# %% tags=["hide-input"]
 best = {kind: frame.groupby("depth").train_error.mean() for kind, frame in by_depth.groupby("shortcut")}
 said = [
-    f"the {'plain' if kind == 'none' else 'residual'} nets at {errors.idxmin()} layers, "
-    + ("the shallowest, so none is seen" if errors.idxmin() == errors.index.min() else "and shallower ones are behind")
+    f"the {'plain' if kind == 'none' else 'residual'} nets have their lowest mean training error at {errors.idxmin()} layers, "
+    + (
+        "the shallowest tried, so no such rise is seen"
+        if errors.idxmin() == errors.index.min()
+        else "and shallower ones are behind"
+    )
     for kind, errors in best.items()
 ]
 say(
-    "Does accuracy *saturate* before it degrades, because very shallow nets are too small? The lowest mean training error is that of "
-    f"{'; that of '.join(said)} ({', '.join(map(str, sorted(by_depth.depth.unique())))} layers; {about})."
+    "Does accuracy rise with depth before it falls, because very shallow nets are too small? "
+    f"Of {', '.join(map(str, sorted(by_depth.depth.unique())))} layers, {'; '.join(said)} ({about})."
 )
 
 # %% [markdown]
@@ -284,10 +297,18 @@ say(
 others = {
     "maxout": "Maxout", "nin": "NIN", "dsn": "DSN", "fitnet19": "FitNet", "highway19": "Highway", "highway32": "Highway",
 }  # fmt: skip
+spread = pd.read_csv(Path(claims.__file__).with_name("paper.csv"), index_col="quantity").spread
+
+
+def several_runs(key):
+    mean = f"table6.{key}.test_error_mean"
+    return f"{paper[mean]:.2f} ± {spread[mean]:.2f}" if mean in paper else ""
+
+
 rows = []
 for key, name in others.items():
     layers, parameters_ = (paper.get(f"table6.{key}.{what}", np.nan) for what in ("layers", "parameters"))
-    rows.append((name, layers, parameters_ / 1e6, np.nan, paper[f"table6.{key}.test_error"], "", ""))
+    rows.append((name, layers, parameters_ / 1e6, np.nan, paper[f"table6.{key}.test_error"], several_runs(key), "", ""))
 tested = reslib.records(having["residual"]).groupby("depth").test_error
 for depth in sorted({*depths, *(int(key.split(".")[1][6:]) for key in paper if key.startswith("table6.resnet"))}):
     key = f"table6.resnet{depth}"
@@ -295,13 +316,15 @@ for depth in sorted({*depths, *(int(key.split(".")[1][6:]) for key in paper if k
     ours = tested.get_group(depth) if depth in tested.groups else pd.Series(dtype=float)
     told = f"{ours.mean():.2f} ({ours.min():.2f} to {ours.max():.2f})" if len(ours) else ""
     rows.append(
-        ("ResNet", depth, paper.get(f"{key}.parameters", np.nan) / 1e6, made, paper.get(f"{key}.test_error", np.nan), told,
-         len(ours) or "")
+        ("ResNet", depth, paper.get(f"{key}.parameters", np.nan) / 1e6, made, paper.get(f"{key}.test_error", np.nan),
+         several_runs(f"resnet{depth}"), told, len(ours) or "")
     )  # fmt: skip
-columns = ["", "layers", "parameters (M)", "counted", "error (%)", "ours", "n"]
+columns = ["", "layers", "parameters (M)", "counted", "paper's error (%)", "mean ± std", f"ours, {runs_scale} scale (%)", "n"]
 pd.DataFrame(rows, columns=columns).set_index("").style.format(
     {"layers": "{:.0f}"} | dict.fromkeys(columns[2:5], "{:.2f}"), na_rep=""
-).set_caption(f"Table 6, and our runs beside it: mean, lowest and highest test error; {about}")
+).set_caption(
+    f"Table 6, with the mean over several runs where it has one, and our runs beside it: mean (lowest to highest); {about}"
+)
 
 # %%
 say(pd.DataFrame([counted.row("C19", paper)]).to_markdown(index=False))
@@ -309,11 +332,10 @@ say(pd.DataFrame([counted.row("C19", paper)]).to_markdown(index=False))
 # %% [markdown]
 # ### How much a difference means
 #
-# Neighbours in Table 6 are close to each other, and all but one of its rows are single runs. The exception is ResNet-110, run
-# five times: best, mean and standard deviation are given.
+# Neighbours in Table 6 are close to each other, and most of its rows are one number. For two nets it gives the best, the mean
+# and the standard deviation of several runs: ResNet-110, run five times, and the Highway net of 19 layers.
 
 # %% tags=["hide-input"]
-spread = pd.read_csv(Path(claims.__file__).with_name("paper.csv"), index_col="quantity").spread
 sd = spread["table6.resnet110.test_error_mean"]
 printed = {depth: paper[f"table6.resnet{depth}.test_error"] for depth in (20, 32, 44, 56, 110)}
 rows = {}
@@ -367,14 +389,14 @@ if len(seeds) > 1:
 
 # %% tags=["hide-input"]
 same, errors = pd.Series(np.diag(disagree), nets), by_depth.groupby("net").test_error.mean()
-learned = [net for net in nets if errors[net] < 88]  # 90: chance
+learned = [net for net in nets if all(rules.started(run) for run in compared.values() if run.recipe.net_name == net)]
 ratio = (same / errors)[learned].dropna()
 say(
     "This takes runs of two seeds or more."
     if not len(ratio)
     else "Two runs of the same net, which differ in the seed alone, are as far apart as "
     + "; ".join(f"{same[net]:.0f} % ({net}, test error {errors[net]:.0f} %)" for net in nets if same[net] == same[net])
-    + f" ({about}). That is {ratio.min():.0%} to {ratio.max():.0%} of their error, nets at chance left out. It does not follow that they fail "
+    + f" ({about}). That is {ratio.min():.0%} to {ratio.max():.0%} of their error, nets with runs that never start left out. It does not follow that they fail "
     "on different images: two wrong answers to the same image can differ too."
 )
 
@@ -384,7 +406,7 @@ say(
 # **Prediction (C14).** At a learning rate of 0.1 from the start ResNet-110 takes more iterations to get below 80 % training
 # error than with the warm-up. It "still reaches similar accuracy" (footnote 5): that is judged at `paper` scale.
 
-# %% mystnb={"figure": {"caption": "ResNet-110 with the warm-up at 0.01 (solid) and straight at 0.1 (dashed): running training error at the start (left) and over the whole run (right). The dotted line, 80 %, is where the warm-up ends. Thin lines are single seeds, bold lines their mean.", "name": "fig-warm-up"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "ResNet-110 with the warm-up at 0.01 (solid) and straight at 0.1 (dashed): running training error at the start (left) and over the whole run (right). The dotted line, 80 %, is where the warm-up ends, by the mean over the last 50 iterations. Thin lines are single seeds, bold lines their mean.", "name": "fig-warm-up"}} tags=["hide-input"]
 schedules = {
     "warm-up": [run for run in having["residual"] if run.recipe.depth == 110],
     "straight": having.get("warm-up", []),
@@ -415,11 +437,21 @@ for name, of in schedules.items():
         }
 started = pd.DataFrame(rows).T.rename_axis(index=["schedule", "seed"] if rows else None)
 started.style.format({"training error": "{:.1f}", "test error": "{:.1f}"}, precision=0, na_rep="").set_caption(
-    f"ResNet-110: iterations, by the running training error, and final errors (%); {about}"
+    f"ResNet-110: iterations, by the running training error (“below 80 %”: the first row of the curve that is), and final errors (%); {about}"
 )
 
 # %%
 say(claims.sentence("C14", runs_scale, table))
+
+# %% tags=["hide-input"]
+again = {seed: frame.train_error[(frame.step > rules.start(run)) & (frame.step <= early)].max()
+         for run in schedules["warm-up"] for seed, frame in [(run.recipe.seed, run.frame())]}  # fmt: skip
+if again:
+    say(
+        "The statistic counts the first time below. When the rate goes up to 0.1 the training error rises again, to at most "
+        + ", ".join(f"{error:.1f} % (seed {seed})" for seed, error in again.items())
+        + f" within the first quarter of the iterations; {about}."
+    )
 
 # %% [markdown]
 # The series over depth mixes two schedules, as the paper's does: 110 layers have the warm-up, the others do not. So its last
@@ -462,6 +494,23 @@ if {"plain20", "plain56"} <= set(gap):
     gap["difference"] = gap.plain56 - gap.plain20
 gap.style.format("{:.1f}", na_rep="").set_caption(f"Training error (%), a clean pass; {runs_scale} scale")
 
+# %% mystnb={"figure": {"caption": "Three times the iterations: running training error (left) and test error (right) of plain-20 and plain-56. Thin lines are single seeds, bold lines their mean.", "name": "fig-longer"}} tags=["hide-input"]
+longer = having.get("longer", [])
+if longer:
+    figure, axes = plt.subplots(1, 2, sharey=True)
+    for ax, column in zip(axes, ERRORS, strict=True):
+        plots.learning_curve(reslib.curves(longer), column, ax)
+    _ = figure.suptitle(plots.about(longer[0].recipe, len({run.recipe.seed for run in longer})))
+
+# %% tags=["hide-input"]
+late = [(rules.start(run), run) for run in longer if run.recipe.depth == 56]
+if late:
+    say(
+        "In these longer runs plain-56 starts (running training error below 80 %) after "
+        + ", ".join(f"{start:,.0f}" if rules.started(run) else "never" for start, run in late)
+        + f" of {late[0][1].recipe.steps:,} iterations, a number a seed. So part of what remains of the difference can be a late start."
+    )
+
 # %%
 say(claims.sentence("C4", runs_scale, table))
 
@@ -474,7 +523,7 @@ say(claims.sentence("C4", runs_scale, table))
 # is the standard deviation of a layer's response at the end of training, averaged over the layers. The rule was fixed when
 # the runs of 20 and 56 layers had been recorded, before those of 110 were.
 
-# %% mystnb={"figure": {"caption": "Fig. 7 of the paper, rebuilt: standard deviation of the layers' responses at the last step, in the order of the layers (top) and ranked (bottom); mean over seeds. Plain nets dashed, residual nets solid. The scale is logarithmic, the paper's is not.", "name": "fig-responses"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Fig. 7 of the paper, rebuilt: standard deviation of the layers' responses at the last step, in the order of the layers (top) and ranked (bottom); mean over seeds. Plain nets dashed, residual nets solid; plain-110, which the paper leaves out too, is in the table only. The scale is logarithmic, the paper's is not.", "name": "fig-responses"}} tags=["hide-input"]
 figure, (original, ranked) = plt.subplots(2, 1, figsize=(8, 6))
 for run_list, line in ((having["plain"], "--"), (having["residual"], "-")):
     for depth in (depth for depth in depths if depth in (20, 56, 110)):
@@ -520,8 +569,22 @@ say(
     "A response is about as large as the scale that its batch normalisation has learned, which starts at 1. Weight decay alone, did the "
     "loss not hold against it, would leave of it "
     + ", ".join(f"{share:.2f} at {name} scale" for name, share in kept.items())
-    + ". A layer that has little to do is made small by a long training; in a short one it stays about as it began."
+    + ". So a layer that has little to do could become small in a long training, and hardly in a short one. Whether that is why was not tested."
 )
+
+# %% tags=["hide-input"]
+rows = {}
+for run in (run for kind in series for run in having[kind]):
+    largest = run.probe_frame().groupby("step").response_std.max()
+    rows[run.recipe.net_name, run.recipe.seed] = {"before": largest.iloc[0], "early": largest.iloc[1], "end": largest.iloc[-1]}
+grown = pd.DataFrame(rows).T.groupby(level=0, sort=False).mean() if rows else pd.DataFrame()
+grown.rename_axis("net").style.format("{:.3g}").set_caption(
+    f"Largest standard deviation of any layer's response: before training, at the second probe (a hundredth of the iterations), at the end; {about}"
+)
+
+# %% [markdown]
+# Compare this with the medians above: where a mean is high and the median is not, a few layers carry it (the figure says which),
+# and this table says when they grew.
 
 # %% [markdown]
 # ## 1202 layers
@@ -543,17 +606,31 @@ say(
 # ## What the paper leaves open
 #
 # Each of these choices could have been made in two ways. Where it is recorded, a pair of runs that differ in it alone puts a
-# price on it: the difference in test error, paired by seed, with its 95 % interval. An interval that holds zero says that the
-# choice does not matter as far as these runs can tell.
+# price on it: the difference in test error, paired by seed, with its 95 % interval. An interval that holds zero says that these
+# runs cannot tell whether the choice matters; its width, how large an effect they could have missed.
 
 # %% tags=["hide-input"]
 base = {(run.recipe.depth, run.recipe.seed): run for run in having["residual"]}
+IN_WORDS = {
+    "init=fan_out": "He initialisation by fan-out",
+    "decay_bn=False": "no weight decay on BN",
+    "momentum_form=caffe": "Caffe's momentum",
+    "bn_batch=64": "BN over 64 images",
+    "border=black": "zeros round the image before the mean is subtracted",
+    "split=45k/5k": "trained on 45,000 images",
+}
+
+
+def in_words(recipe):
+    return IN_WORDS.get(plan.changes(recipe), plan.changes(recipe))
+
+
 prices = {}
 for name in ("split", "ambiguities", "count"):
     for run in having.get(name, []):
         twin = base.get((run.recipe.depth, run.recipe.seed))
         if twin:
-            key = run.recipe.net_name, plan.changes(run.recipe)
+            key = run.recipe.net_name, in_words(run.recipe)
             prices.setdefault(key, []).append([run.final[column] - twin.final[column] for column in ERRORS])
 rows = {}
 for key, pairs in prices.items():
@@ -565,10 +642,18 @@ priced = priced.style.set_caption(f"What a choice changes, against the same net 
 priced if rows else Markdown("None of these pairs is recorded yet.")
 
 # %% tags=["hide-input"]
+clear = []
+for (net, what), pairs in prices.items():
+    mean, low, high = rules.interval([pair[1] for pair in pairs])
+    if len(pairs) > 1 and not low <= 0 <= high:
+        clear.append(f"{what} ({net}, {mean:+.1f} points)")
+say(f"What changes the test error by more than seeds do: {'; '.join(clear) or 'nothing that is recorded'} ({about}).")
+
+# %% tags=["hide-input"]
 open_ones = [
     (kind, recipe) for kind in ("split", "ambiguities", "count") for recipe in planned.get(kind, []) if recipe.id not in by_id
 ]
-names = list(dict.fromkeys(f"{recipe.net_name}, {plan.changes(recipe)}" for _, recipe in open_ones))
+names = list(dict.fromkeys(f"{recipe.net_name}, {in_words(recipe)}" for _, recipe in open_ones))
 say(
     f"Not all recorded yet at {runs_scale} scale: {'; '.join(names)}."
     if names

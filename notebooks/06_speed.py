@@ -132,8 +132,8 @@ for epoch, (batch, _) in enumerate(crops[backends[0]]):
 # %% [markdown]
 # The rectangle is one function of the drawn numbers and the photograph's size, and both loaders call it. Their pixels differ
 # because they resize differently: FFCV crops in the stored image, at whole pixels, and averages areas; torchvision resizes
-# the whole photograph with an antialiased filter and crops then. The record below says by how much, and what decoding and
-# resizing make alone.
+# the whole photograph with an antialiased filter and crops then. The record below says by how much, and how much decoding and
+# resizing make, each alone.
 
 # %% tags=["hide-input"]
 Code(inspect.getsource(imagenet.rectangle), language="python")
@@ -155,7 +155,7 @@ _ = plt.gca().set(xlabel="shorter side (pixels)", ylabel="photographs")
 #
 # All loaders take turns within a round, so that whatever else the machine does meets them all. A ratio is to the best of
 # torchvision's worker counts *in the same round*, and the table shows its median over the rounds. Ratios travel better than
-# speeds: on another machine the speeds are others, and the order mostly is not.
+# speeds: on another machine the speeds will differ, the order probably less; that was not tried.
 
 # %% tags=["hide-output"]
 if retrain:
@@ -182,7 +182,7 @@ for ax, part in zip(axes[0], parts, strict=True):
 # What the ratios mean. A training step needs its batch in time and no sooner. Where a step takes longer than any loader needs
 # for a batch, as on a laptop, a fast loader saves cores and not time. Where it takes less, as on a GPU, the loader decides
 # how long a run takes: divide the images a second that the step could use by those in the table. Converting bytes to floats
-# writes four bytes for each one read, so memory is where `array` ends; resizing is where photographs do.
+# writes four bytes for each one read, so `array` is probably limited by memory, and photographs by decoding and resizing.
 #
 # The colour components, computed from the photographs, against those that are passed on as ImageNet's:
 

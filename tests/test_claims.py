@@ -1,5 +1,6 @@
 """The rules that judge: intervals, thresholds and sides on made-up runs; and what the README says is what the records say."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -181,6 +182,10 @@ def test_the_readme_shows_the_verdicts_of_the_records(root):
     text = (root / "README.md").read_text()
     between = text.split("<!-- claims -->\n")[1].split("\n<!-- /claims -->")[0]
     assert between == claims.table(), "run `python -m reslib claims --write README.md`"
+    found = {(row.claim, row.verdict) for row in claims.all_verdicts().query("scale in ('pocket', 'counted')").itertuples()}
+    told = re.findall(r"((?:C\d+, )*C\d+): ([a-z ]+)[;)]", text)
+    said = {(claim, verdict) for group, verdict in told for claim in group.split(", ")}
+    assert len(said) > 9 and said <= found, "its summary in words"
 
 
 def test_the_layers_responses():
