@@ -8,14 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from .recipes import CIFAR, SCALES
+from .train import in_a_line
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 bench_app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
 app.add_typer(bench_app, name="bench")
 Count = Annotated[int, typer.Option(min=1)]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one")]
 
 
 @app.command()
@@ -73,13 +76,11 @@ def train(
     out: Annotated[Path, typer.Option(help="folder for the record and, while running, the checkpoint")] = Path("runs"),
     data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
     backend: Annotated[str, typer.Option(help="auto, ffcv, array, torch")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one")] = None,
+    device: Device = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice")] = None,
     anew: Annotated[bool, typer.Option(help="start over: take up neither checkpoint nor record")] = False,
 ):
     """Carry out a run; go on from its checkpoint if it was interrupted."""
-    import torch
-
     from .train import train as run
 
     fields = dict(split_field(words) for words in change or [])
@@ -89,7 +90,10 @@ def train(
     )
     if threads:
         torch.set_num_threads(threads)
+    read_only = not anew and (out / f"{recipe.name}.json").exists()
     record = run(recipe, data_dir=data_dir, out_dir=out, resume=not anew, device=device, backend=backend)
+    if read_only:
+        print(f"{record.provenance()}: only read; --anew carries it out again", file=sys.stderr)
     final = record.final
     errors = f"training error {final['train_error']:.2f} %, test error {final['test_error']:.2f} %"
     print(f"{out / record.name}.json: {errors} at the last of {final['step']:,} iterations")
@@ -98,6 +102,8 @@ def train(
 def split_field(words: str):
     """ "batch=64" -> ("batch", 64). Raises ValueError for no field of a recipe."""
     name, _, value = words.partition("=")
+    if name == "scale":
+        raise ValueError(f"--set {words}: a scale sets several fields at once; use --scale.")
     if name not in CIFAR.as_dict():
         raise ValueError(f"--set {words}: a recipe has no field {name!r}; it has {', '.join(CIFAR.as_dict())}.")
     try:
@@ -113,9 +119,9 @@ def plan(scale: Annotated[str | None, typer.Option(help="pocket, night or paper;
     from .plan import PLAN, table
     from .records import records
 
-    print("\n".join(f"{group.name} ({group.claims}): {group.why}" for group in PLAN), end="\n\n")
     rows = table(records(), scale)
-    print(rows.to_markdown(index=False, floatfmt=".2g"))
+    print("\n".join(f"{group.name} ({group.claims}): {group.why}" for group in PLAN), end="\n\n")
+    print(rows.to_markdown(index=False, floatfmt=",.2f"))
     missing = (rows.hours * (rows.runs - rows.recorded)).sum(skipna=False)
     hours = "unknown" if math.isnan(missing) else f"{missing:,.0f} hours"
     print(f"\n{rows.recorded.sum()} of {rows.runs.sum()} runs recorded. hours: of one run, estimated from the faster of those "
@@ -126,12 +132,14 @@ def plan(scale: Annotated[str | None, typer.Option(help="pocket, night or paper;
 def sweep(
     plan: Annotated[str | None, typer.Option(help="one group of the plan; default: all, the most valuable first")] = None,
     scale: Annotated[str, typer.Option(help="pocket, night or paper")] = "pocket",
-    jobs: Annotated[int | None, typer.Option(help="runs at once; default: one a CPU core, 4 on a GPU")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="runs at once; default: one a CPU core, 4 on a GPU (not measured yet)")
+    ] = None,
     time_limit: Annotated[float | None, typer.Option(help="seconds; what runs then is stopped with a checkpoint")] = None,
     out: Annotated[Path, typer.Option(help="folder for records and checkpoints")] = Path("runs"),
     data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
     backend: Annotated[str, typer.Option(help="auto, ffcv, array, torch")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one")] = None,
+    device: Device = None,
     half_checkpoints: Annotated[
         bool, typer.Option("--half-checkpoints", help="half the bytes to carry; a run taken up from one is marked")
     ] = False,
@@ -154,14 +162,13 @@ def step(depth: int = 20, size: Count = 32, batch: Count = 128, rounds: Count = 
          threads: Count | None = None,
          compiled: Annotated[bool, typer.Option(help="also compiled, as long runs are (takes a minute)")] = True,
          script: Annotated[bool, typer.Option("--script", help="also the usual script's loop, on CIFAR-10")] = False,
-         device: str = "cpu", data_dir: Path | None = None):  # fmt: skip
+         precision: Annotated[str, typer.Option(help="tf32, or bf16: of what `train` does")] = "tf32",
+         device: Device = None, data_dir: Path | None = None):  # fmt: skip
     """The training step: what `train` does against the plain eager NCHW loop, in turn, in one run."""
-    import torch
-
     from . import bench
     from .train import device_of
 
-    device_of(device)
+    device = str(device_of(device))
     if threads:
         torch.set_num_threads(threads)
     if script and size != 32:
@@ -169,10 +176,10 @@ def step(depth: int = 20, size: Count = 32, batch: Count = 128, rounds: Count = 
     variants = [bench.SCRIPT] * script + [bench.PLAIN, bench.EAGER, bench.COMPILED]
     variants += [bench.GRAPH, f"{bench.GRAPH}, compiled"] if device != "cpu" else []
     variants = [name for name in variants if compiled or "compiled" not in name]
-    made = bench.steps_of(depth, size, batch, variants, device, data_dir)
+    made = bench.steps_of(depth, size, batch, variants, device, data_dir, precision)
     seconds, shares = bench.in_turns(made, rounds, steps), bench.shares(made[bench.EAGER], device)
     parts = ", ".join(f"{kind} {share:.0f} %" for kind, share in shares.items())
-    print(f"ResNet-{depth}, {size}x{size}, batch {batch}, {machine(device)}, median of {rounds} rounds\n\n"
+    print(f"ResNet-{depth}, {size}x{size}, batch {batch}, {precision}, {machine(device)}, median of {rounds} rounds\n\n"
           f"{bench.step_table(seconds, batch)}\n\nof a step's time ({bench.EAGER}): {parts}\n"
           f"largest resident memory: {bench.peak_memory():.2f} GB")  # fmt: skip
 
@@ -180,29 +187,27 @@ def step(depth: int = 20, size: Count = 32, batch: Count = 128, rounds: Count = 
 @bench_app.command()
 def scaling(depths: str = "20,32,44,56,110", batches: str = "128", size: Count = 32, rounds: Count = 3,
             steps: Annotated[int, typer.Option(min=1, help="of a round; a GPU is fast enough for 200")] = 2,
-            threads: Count | None = None, device: str = "cpu", data_dir: Path | None = None):  # fmt: skip
+            threads: Count | None = None, precision: str = "tf32", device: Device = None,
+            data_dir: Path | None = None):  # fmt: skip
     """The training step across depth and batch: how cost grows, and what share of the machine's ceilings it reaches."""
-    import torch
-
     from . import bench
     from .parameters import cifar_depths, whole_numbers
     from .train import device_of
 
-    device_of(device)
+    device = str(device_of(device))
     if threads:
         torch.set_num_threads(threads)
-    table = bench.scaling(cifar_depths(depths), whole_numbers(batches), size, rounds, steps, device, data_dir)
+    table = bench.scaling(
+        cifar_depths(depths, least=1), whole_numbers(batches), size, rounds, steps, device, data_dir, precision
+    )
     print(f"{machine(device)}, median of {rounds} rounds; {table}")
 
 
 def machine(device: str) -> str:
     """The processor, threads and release that a timing belongs to."""
-    import torch
+    from .records import device_name
 
-    from .records import cpu_name
-
-    name = cpu_name() if device == "cpu" else torch.cuda.get_device_name(device)
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{device_name(torch.device(device))}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 @bench_app.command()
@@ -214,7 +219,7 @@ def load(
     rounds: Count = 5,
     seconds: Annotated[float, typer.Option(help="for each loader in each round")] = 1.5,
     workers: Annotated[str, typer.Option(help="to try, e.g. 1,2,4; torchvision also without")] = "1,2",
-    device: str = "cpu",
+    device: Device = None,
     write: Annotated[Path | None, typer.Option(help="folder for the record, e.g. notebooks/records/bench")] = None,
 ):
     """The loaders against plain torchvision + DataLoader, in turn, in one run."""
@@ -224,7 +229,7 @@ def load(
 
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds is {seconds}: it must be above 0.")
-    device_of(device)
+    device = str(device_of(device))
     counts = [n for n in whole_numbers(workers) if n]
     record = bench_load.run(data_dir, imagenet, rounds, seconds, counts or [1], device)
     machine = record["environment"]
@@ -257,8 +262,8 @@ def main() -> None:
     """Run the command line; what is wrong is said in one sentence."""
     try:
         return app()
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        message = f"{error}" or type(error).__name__
+    except (ValueError, OSError, ImportError, FloatingPointError, torch.OutOfMemoryError, torch.AcceleratorError) as error:
+        message = in_a_line(error)
     sys.exit(message)  # out here, where what the error held on to, a pool of processes, is gone
 
 

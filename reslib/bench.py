@@ -16,7 +16,7 @@ from . import counts, data
 from .recipes import CIFAR
 from .resident import ResidentStep
 from .resnet import cifar_resnet
-from .train import optimizer_for, train_step
+from .train import in_bf16, optimizer_for, train_step
 
 PLAIN, EAGER, COMPILED, GRAPH = "eager NCHW", "channels_last", "channels_last, compiled", "CUDA graph"
 SCRIPT = "usual script"
@@ -54,15 +54,19 @@ def usual_step(net, optimizer, batches: Iterator) -> tuple:
     return loss, wrong
 
 
-def steps_of(depth: int, size: int, batch: int, variants, device: str, data_dir=None) -> dict[str, Callable]:
+def steps_of(depth: int, size: int, batch: int, variants, device: str, data_dir=None,
+             precision: str = "tf32") -> dict[str, Callable]:  # fmt: skip
     """A training step of every variant, warmed up, each on a net of its own: {"eager NCHW": step, ...}.
 
     "eager NCHW" is the plain step: contiguous tensors, torch's default SGD; "usual script" the same in the loop of a widely
     used CIFAR script, with CIFAR-10 from a DataLoader (four workers on a GPU). What `train` does: "channels_last" on a CPU
     in short runs, "channels_last, compiled" in long ones; on a GPU "CUDA graph", in long runs of a compiled net: that loads
-    its batches too (CIFAR-10).
+    its batches too (CIFAR-10). precision: a recipe's, in what `train` does.
     """
-    recipe, made = replace(CIFAR, depth=depth, size=size, batch=batch), {}
+    recipe, made = replace(CIFAR, depth=depth, size=size, batch=batch, precision=precision), {}
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)  # a net each, not versions of one
+    if device != "cpu":
+        torch.cuda.set_device(device)  # graphs are captured there
     labels = torch.randint(10, (batch,), device=device)
     for name in variants:
         net, images = recipe.net().to(device), torch.randn(batch, 3, size, size, device=device)
@@ -71,7 +75,9 @@ def steps_of(depth: int, size: int, batch: int, variants, device: str, data_dir=
         else:
             net, images = (t.to(memory_format=torch.channels_last) for t in (net, images))
             optimizer = optimizer_for(recipe, net)
-        one = partial(train_step, torch.compile(net) if "compiled" in name else net, optimizer)
+        step_net = torch.compile(net, dynamic=False) if "compiled" in name else net
+        step_net = in_bf16(step_net) if precision == "bf16" and name not in (PLAIN, SCRIPT) else step_net
+        one = partial(train_step, step_net, optimizer)
         if name == SCRIPT:
             batches = usual_batches(usual_cifar(data_dir), batch, 0 if device == "cpu" else 4, device)
             made[name] = partial(usual_step, net, optimizer, batches)
@@ -124,8 +130,8 @@ def shares(step: Callable, device: str) -> dict[str, float]:
         step()[0].item()
     found = dict.fromkeys([*KINDS, "other"], 0.0)
     for event in profile.key_averages():
-        if device != "cpu" and event.device_type == torch.autograd.DeviceType.CPU:
-            continue  # the kernels that it started have entries of their own
+        if event.device_type != torch.autograd.DeviceType.CPU:
+            continue  # a kernel: its time is with the operation that started it
         kind = next((kind for kind, words in KINDS.items() if any(word in event.key.lower() for word in words)), "other")
         found[kind] += event.self_cpu_time_total if device == "cpu" else event.self_device_time_total
     total = sum(found.values())
@@ -153,18 +159,18 @@ def ceilings(device: str) -> tuple[float, float]:
 
 
 def scaling(depths: tuple[int, ...], batches: tuple[int, ...], size: int, rounds: int, steps: int, device: str,
-            data_dir=None) -> str:  # fmt: skip
+            data_dir=None, precision: str = "tf32") -> str:  # fmt: skip
     """A table of the step as `train` runs it, across depth and batch, against the device's ceilings, and how cost grows.
 
     FLOPs: two for each multiply-add, three times the forward pass's for a step. Bytes: the least that a step moves, what
     its forward pass keeps (counts.activation_memory) written once and read once.
     """
     variant = EAGER if device == "cpu" else f"{GRAPH}, compiled"
-    made = {(d, b): steps_of(d, size, b, (variant,), device, data_dir)[variant] for d in depths for b in batches}
+    made = {(d, b): steps_of(d, size, b, (variant,), device, data_dir, precision)[variant] for d in depths for b in batches}
     seconds = {key: statistics.median(values) for key, values in in_turns(made, rounds, steps).items()}
     flops, traffic = ceilings(device)
     best = f"{flops / 1e9:,.0f} GFLOP/s (matrix product), {traffic / 1e9:,.0f} GB/s (copy)"
-    lines = [f"{variant}, {size}x{size}; ceilings: {best}", "",
+    lines = [f"{variant}, {precision}, {size}x{size}; ceilings: {best}", "",
              "| depth | batch | ms a step | images/s | GFLOP/s | of the ceiling | GB/s, at least | of the ceiling |",
              "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for (depth, batch), s in seconds.items():

@@ -1,6 +1,7 @@
 """What a run leaves while it is not finished: a checkpoint, a lock; and how it is stopped between two iterations."""
 
 import contextlib
+import errno
 import os
 import signal
 import threading
@@ -87,7 +88,10 @@ class BusyError(ValueError):
 
 
 def take(path: Path) -> TextIO | None:
-    """A lock file, opened and held by this process; None if another one holds it. (Windows: it is not locked.)"""
+    """A lock file, opened and held by this process; None if another one holds it. (Windows: it is not locked.)
+
+    Raises OSError where the file system, a cluster's, has no locks.
+    """
     try:
         file = path.open("w")
     except PermissionError:  # another user's: it can be locked all the same
@@ -103,6 +107,12 @@ def take(path: Path) -> TextIO | None:
     except (BlockingIOError, FileNotFoundError):
         file.close()
         return None
+    except OSError as error:
+        file.close()
+        if error.errno == errno.ESTALE:  # removed just now, on another node
+            return None
+        raise OSError(f"{path} cannot be locked ({error.strerror}), so two jobs could be at one run: have the file system "
+                      "mounted with locks (Lustre: -o flock), or give every job a folder of its own.") from None  # fmt: skip
     return file
 
 

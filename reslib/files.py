@@ -4,7 +4,9 @@ And how often a progress bar is drawn: where it ends up in a file, a job's log, 
 """
 
 import os
+import platform
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from typing import BinaryIO
 @contextmanager
 def renamed(path: Path) -> Iterator[BinaryIO]:
     """A temporary file beside `path` to write bytes into: flushed to the disk and renamed when done, gone when not."""
-    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    part = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}-{threading.get_ident()}.part")
     try:
         with open(part, "w+b") as file:
             yield file
@@ -24,6 +26,15 @@ def renamed(path: Path) -> Iterator[BinaryIO]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def writable(folder: Path) -> None:
+    """Make a folder where it is missing. Raises OSError, naming it, if nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(f"nothing can be written to {folder} ({error.strerror}): use another folder.") from None
 
 
 def drawing_seconds() -> int:

@@ -71,13 +71,14 @@ def whole_numbers(value) -> tuple[int, ...]:
     return numbers
 
 
-def cifar_depths(value) -> tuple[int, ...]:
-    """Two or more depths of the CIFAR nets, 6n+2 layers, rising."""
+def cifar_depths(value, least: int = 2) -> tuple[int, ...]:
+    """So many depths of the CIFAR nets or more, 6n+2 layers, rising."""
     depths = whole_numbers(value)
     for depth in depths:
         resnet.cifar_blocks(depth)
-    if len(depths) < 2 or list(depths) != sorted(depths):
-        raise ValueError(f"{value!r} must be two or more depths, the shallowest first; write for example 20,56.")
+    if len(depths) < least or list(depths) != sorted(depths):
+        few = "one or more" if least == 1 else "two or more"
+        raise ValueError(f"{value!r} must be {few} depths, the shallowest first; write for example 20,56.")
     return depths
 
 

@@ -67,6 +67,8 @@ class Recipe:
             raise ValueError(f"bn_batch is {self.bn_batch!r}: it must divide the batch of {self.batch}, and be at least 2.")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed!r}: it must be a whole number of at least 0, and below 2^63.")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum!r}: it must be at least 0, and below 1.")
         if not 0 <= self.pad <= 127:
             raise ValueError(f"pad is {self.pad!r}: it must be between 0 and 127 pixels.")
         object.__setattr__(self, "milestones", tuple(self.milestones))

@@ -225,11 +225,17 @@ def environment(device: torch.device, threads: int, compiled: bool = False) -> d
         "dirty": None if changes is None else bool(changes),
         **{name: installed(name) for name in ("reslib", "torch", "torchvision", "numpy", "ffcv")},
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "device": device_name(device),
         "threads": threads,
         "compiled": compiled,
         "deterministic": device.type == "cpu",
+        **({"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()} if device.type == "cuda" else {}),
     }
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def cpu_name() -> str:

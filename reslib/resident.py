@@ -62,7 +62,7 @@ class ResidentStep:
         momenta = [self.optimizer.state[p].get("momentum_buffer") for p in self.net.parameters()]
         saved = [t.detach().clone() for t in self.net.state_dict().values()]
         saved_momenta = [None if m is None else m.clone() for m in momenta]
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(3):
@@ -70,15 +70,17 @@ class ResidentStep:
                 self.iteration()
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # other threads may use the GPU meanwhile
+        with torch.cuda.graph(
+            self.graph, stream=stream, capture_error_mode="thread_local"
+        ):  # other threads may use the GPU meanwhile
             self.result = self.iteration()
         self.row.copy_(row)
         with torch.no_grad():
             for tensor, old in zip(self.net.state_dict().values(), saved, strict=True):
                 tensor.copy_(old)
             for p, old in zip(self.net.parameters(), saved_momenta, strict=True):
-                buffer = self.optimizer.state[p]["momentum_buffer"]
-                buffer.zero_() if old is None else buffer.copy_(old)  # 0: then the first iteration's is the gradient
+                if (buffer := self.optimizer.state[p].get("momentum_buffer")) is not None:
+                    buffer.zero_() if old is None else buffer.copy_(old)  # 0: then the first iteration's is the gradient
 
     def __call__(self, lr: float) -> tuple[Tensor, Tensor]:
         if self.step and self.step % self.batches == 0:

@@ -13,7 +13,6 @@ import multiprocessing.connection
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -23,13 +22,13 @@ from tqdm.auto import tqdm
 
 from . import data
 from .checkpoint import LOCK_SECONDS, STOPS, BusyError, busy
-from .files import drawing_seconds
+from .files import drawing_seconds, writable
 from .plan import planned, work
 from .recipes import Recipe
-from .records import folder, read
-from .train import device_of, train
+from .records import device_name, folder, read
+from .train import device_of, in_a_line, train
 
-SIDE_BY_SIDE = 4  # runs on one GPU, where --jobs does not say
+SIDE_BY_SIDE = 4  # runs on one GPU, where --jobs does not say; not measured yet
 STOP_SECONDS = 60  # for a run to finish its iteration and save
 BUSY = 75  # the status of a child whose run another sweep is at
 
@@ -62,7 +61,7 @@ def carry_out(recipe: Recipe, options: dict, steps, tell) -> None:
     except BusyError:  # so it was after all
         sys.exit(BUSY)
     except Exception as error:
-        said = f"{error}"[:2000] or type(error).__name__
+        said = in_a_line(error)
         tell.send(said if said.startswith(recipe.name) else f"{recipe.name}: {said}")
         sys.exit(1)
 
@@ -99,11 +98,8 @@ def side_by_side(recipes: list[Recipe], *, out: str | Path = "runs", jobs: int |
     if todo:  # what is wrong for all of them stops it here
         data.choose_backend(todo[0], backend, device)
         data.images(todo[0], train=True, data_dir=data_dir)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=out).close()
-        except OSError as error:
-            raise OSError(f"nothing can be written to {out} ({error.strerror}): use another folder.") from None
+        writable(out)
+        tqdm.write(f"{len(todo)} runs, {jobs} at once, on {device_name(torch.device(device))}", file=sys.stderr)
     options = dict(out_dir=out, data_dir=data_dir, device=device, backend=backend, half_checkpoints=half_checkpoints)
     spawn, running, failed, finished, asked = multiprocessing.get_context("spawn"), {}, [], [], []
     before = {}

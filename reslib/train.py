@@ -11,6 +11,7 @@ import importlib.util
 import math
 import shutil
 import signal
+import sys
 import sysconfig
 import time
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from tqdm.auto import tqdm
 
 from . import data, testing
 from .checkpoint import State, between_steps, load_checkpoint, locked, save_checkpoint
-from .files import drawing_seconds
+from .files import drawing_seconds, writable
 from .measures import describe_data, finish, note_test, probe, probe_steps, short, weights_sha256, whole
 from .recipes import Recipe
 from .records import COLUMNS, Record, environment, read, write
@@ -73,6 +74,9 @@ def device_of(name: str | torch.device | None) -> torch.device:
         raise ValueError(f"device {str(name)!r} is unknown: use cpu or cuda.")
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
         raise ValueError(f"device {str(device)!r} is not there: PyTorch finds {count} GPUs on this machine; use cpu.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {str(device)!r} cannot be used: its driver (see nvidia-smi) is too old for this PyTorch, "
+                         f"built for CUDA {torch.version.cuda}; use cpu, or a PyTorch for an older CUDA.")  # fmt: skip
     return device
 
 
@@ -100,7 +104,8 @@ def optimizer_for(recipe: Recipe, net: nn.Module) -> torch.optim.SGD:
 def rescale_momentum(optimizer, ratio: float) -> None:
     """Caffe's form of momentum where the learning rate changes: its velocity, lr times ours, stays. ratio: old lr / new lr."""
     for state in optimizer.state.values():
-        state["momentum_buffer"].mul_(ratio)
+        if (buffer := state.get("momentum_buffer")) is not None:  # there is none without momentum
+            buffer.mul_(ratio)
 
 
 def in_parts(net: nn.Module, images: int):
@@ -109,7 +114,7 @@ def in_parts(net: nn.Module, images: int):
 
 
 def in_bf16(net: nn.Module):
-    """The net applied in bfloat16 where that is safe (torch.autocast); weights, logits and the loss stay float32."""
+    """The net applied in bfloat16 where that is safe (torch.autocast), its logits cast to float32; weights stay float32."""
 
     def apply(x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):  # a CUDA graph must not reuse cast weights
@@ -145,7 +150,8 @@ def train(recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume
         raise ValueError("train() carries out CIFAR recipes; for ImageNet there are the nets, `reslib.loader` and the tests of "
                          "reslib.testing.")  # fmt: skip
     out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
+    data.choose_backend(recipe, backend, device_of(device))
+    writable(out_dir)
     with locked(out_dir / f"{recipe.name}.lock"):
         return carry_out(recipe, data_dir, out_dir, resume, device, backend, half_checkpoints, steps_done)
 
@@ -173,7 +179,9 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
         state = load_checkpoint(checkpoint, net, optimizer)
         torch.set_num_threads(state.threads)
     compiled = compiles(recipe, device)
-    step_net = torch.compile(net) if compiled else net  # the same weights
+    if compiled:
+        torch._dynamo.reset()  # what other runs of this process compiled: after eight it would give up, silently
+    step_net = torch.compile(net, dynamic=False) if compiled else net  # the same weights
     if recipe.bn_batch is not None:
         step_net = in_parts(step_net, recipe.bn_batch)
     if recipe.precision == "bf16":
@@ -186,11 +194,11 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
 
     still = dict(data_dir=data_dir, augment=False, backend="array", device=device)  # the same batches bit for bit
     batches = stream(recipe, state.step, data_dir=data_dir, backend=backend, device=device)
+    began = saved = time.monotonic() - state.seconds
     resident = None
     if device.type == "cuda" and backend == "array":
         step = partial(train_step, step_net, optimizer)
         resident = ResidentStep(recipe, net, optimizer, step, step=state.step, data_dir=data_dir)
-    began = saved = time.monotonic() - state.seconds
     bar = tqdm(total=recipe.steps * recipe.batch, initial=state.step * recipe.batch, unit=" images", unit_scale=True,
                desc=recipe.name.rsplit("-", 1)[0], mininterval=drawing_seconds(), dynamic_ncols=True,
                disable=steps_done is not None)  # fmt: skip
@@ -232,8 +240,12 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
                 save_checkpoint(checkpoint, net, optimizer, state, half)
                 saved = time.monotonic()
             if stop:
+                if steps_done is None:
+                    done = f"stopped after {state.step:,} of {recipe.steps:,} iterations"
+                    tqdm.write(f"{recipe.name}: {done}; the same command goes on.", file=sys.stderr)
                 raise KeyboardInterrupt if stop[0] == signal.SIGINT else SystemExit(128 + stop[0])
 
+        bar.set_postfix_str(f"{bar.postfix or ''}; final passes")
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # in TF32 an identity layer would round
         final, predictions = finish(recipe, net, state, still)
     seconds = time.monotonic() - began
@@ -247,6 +259,12 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
     write(record, out_dir)
     checkpoint.unlink(missing_ok=True)
     return record
+
+
+def in_a_line(error: BaseException) -> str:
+    """What an error says; of PyTorch's own, which go on with hints, the first line."""
+    said = f"{error}" or type(error).__name__
+    return said.splitlines()[0] if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError) else said[:2000]
 
 
 def watch_warmup(recipe: Recipe, state: State, wrong: int) -> None:

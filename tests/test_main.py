@@ -22,6 +22,7 @@ def test_train_writes_a_record_and_keeps_it(tmp_path):
     assert json.loads(record.read_text())["environment"]["threads"] == 1
     second = run(*words, *short)
     assert second.stdout == first.stdout and "images/s" not in second.stderr
+    assert "only read" in second.stderr and "only read" not in first.stderr
 
 
 def test_data(cifar):
@@ -81,6 +82,10 @@ def test_claims_are_printed_or_put_between_the_marks_of_a_page(tmp_path):
         (("train", "--scale", "demo", "--backend", "numpy"), "backend 'numpy' is unknown"),
         (("train", "--scale", "demo", "--device", "gpu"), "device 'gpu' is unknown: use cpu or cuda."),
         (("train", "--set", "lr=abc"), "lr is 'abc': it must be a number."),
+        (("train", "--set", "momentum=2"), "momentum is 2: it must be at least 0, and below 1."),
+        (("train", "--set", "scale=night"), "use --scale"),
+        (("train", "--scale", "demo", "--out", __file__), f"nothing can be written to {__file__}"),
+        (("plan", "--scale", "foo"), "scale 'foo' is not planned"),
         (("sweep", "--time-limit", "nan"), "time_limit is nan: it must be above 0 seconds."),
         (("bench", "load", "--seconds", "nan"), "seconds is nan"),
     ],
@@ -88,4 +93,4 @@ def test_claims_are_printed_or_put_between_the_marks_of_a_page(tmp_path):
 def test_mistakes_are_one_sentence(words, says, tmp_path):
     found = run(*words, cwd=tmp_path)
     assert found.returncode != 0 and says in found.stderr
-    assert len(found.stderr.strip().splitlines()) == 1 and not list(tmp_path.rglob("*.json"))
+    assert len(found.stderr.strip().splitlines()) == 1 and not found.stdout and not list(tmp_path.rglob("*.json"))
