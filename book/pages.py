@@ -146,7 +146,10 @@ def evidence():
 
     rows = records()
     deep = rows[(rows.scale == "pocket") & (rows.shortcut == "none") & (rows.steps == CIFAR.at("pocket").steps)]
-    done = table(rows).groupby(["plan", "scale"])[["recorded", "runs"]].sum()
+    planned = table(rows)
+    done = planned.groupby(["plan", "scale"])[["recorded", "runs"]].sum()
+    planned["all"] = planned.runs * planned.hours
+    cost = planned.groupby("scale", sort=False)[["runs", "recorded", "all"]].sum().itertuples()
     plan = [
         [
             group.name,
@@ -165,6 +168,7 @@ def evidence():
     return {
         "table:records": markdown(["data", "net", "with", "scale", "seeds", "recorded", "on", "commit"], lines),
         "table:plan": markdown(["group", "runs", "for", *SEEDS], plan),
+        "table:cost": markdown(["scale", "runs", "recorded", "hours of all"], [[*row[:3], f"{row[3]:,.0f}"] for row in cost]),
         "count:paper_runs": (rows.scale == "paper").sum(),
         "text:never": unstarted(deep.sort_values("depth").record) or "none",
     }
@@ -176,6 +180,8 @@ def between(values):
 
 
 def machine():
+    import torch
+
     info = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else 0
@@ -191,6 +197,7 @@ def machine():
         "table:packages": markdown(["package", "version"], [[name, version(name)] for name in PACKAGES]),
         "build:date": date(datetime.now().timestamp()),
         "build:commit": code(*revision()),
+        "build:cuda": torch.version.cuda or "no GPU here",
     }
 
 
