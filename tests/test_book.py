@@ -313,7 +313,7 @@ def test_the_job_script_is_queued_again_until_nothing_is_missing(said, status, a
         (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
         (tmp_path / name).chmod(0o755)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7"}
-    subprocess.run(["bash"], input=script, text=True, cwd=tmp_path, env=environment, check=True)
+    assert subprocess.run(["bash"], input=script, text=True, cwd=tmp_path, env=environment).returncode == status
     assert (tmp_path / "again").exists() == again and (not again or (tmp_path / "again").read_text() == "requeue 7\n")
 
 
