@@ -53,7 +53,7 @@ def learning_curve(curves: pd.DataFrame, column: str, ax: Axes | None = None) ->
             ax.plot(run.step, run[column], line, color=colour, alpha=0.35, lw=0.7)
         mean = group.groupby("step")[column].mean()
         ax.plot(mean.index, mean, line, color=colour, lw=1.8, label=_label(depth, shortcut))
-    ax.set(xlabel="iterations", ylabel=f"{column.replace('_', 'ing ', 1) if column[:5] == 'train' else 'test error'} (%)")
+    ax.set(xlabel="iterations", ylabel=f"{'running training' if column == 'train_error' else 'test'} error (%)")
     ax.set_ylim(bottom=0)
     ax.legend(fontsize="small")
     return ax
