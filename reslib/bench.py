@@ -65,8 +65,8 @@ def steps_of(depth: int, size: int, batch: int, variants, device: str, data_dir=
     """
     recipe, made = replace(CIFAR, depth=depth, size=size, batch=batch, precision=precision), {}
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)  # a net each, not versions of one
-    if device != "cpu":
-        torch.cuda.set_device(device)  # graphs are captured there
+    if (index := torch.device(device).index) is not None:
+        torch.cuda.set_device(index)  # graphs are captured there
     labels = torch.randint(10, (batch,), device=device)
     for name in variants:
         net, images = recipe.net().to(device), torch.randn(batch, 3, size, size, device=device)
