@@ -318,7 +318,7 @@ pd.DataFrame(rows).T.unstack().style.format("{:.1f}", na_rep="").format("{:.0f}"
     "Final errors (%), mean over n seeds, CIFAR-10 at 16x16"
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The four nets in the longer training, training error (left, running) and test error (right) over iterations: the seeds that are recorded of all four. Dashed without shortcuts, solid with them.", "name": "fig-night"}}
+# %% mystnb={"figure": {"caption": "The four nets in the longer training, training error (left, running) and test error (right) over iterations: the seeds that are recorded of all four. Dashed without shortcuts, solid with them.", "name": "fig-night"}} tags=["hide-input"]
 shared = set.intersection(*(set(found[r.net_name, "night"]) for r in four))
 if shared:
     night = reslib.curves([found[r.net_name, "night"][seed] for r in four for seed in sorted(shared)])
