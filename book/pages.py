@@ -63,6 +63,8 @@ def judged():
             [[f"[{c.id}](#{c.id.lower()})", c.text, verdict_in_short(found[c.id])] for c in CLAIMS],
         ),
     }
+    known |= {f"ours:{row['scale']}.{row['claim']}": row["ours"] for row in rows}
+    known |= {"n:planned": len(SEEDS["night"]), "n:night.C5": 0} | {f"n:{r['scale']}.{r['claim']}": r["n"] for r in rows}
     for claim in CLAIMS:
         told = {"What would show it": [sentence(claim.would_show)]}
         rule = (RULES | COUNTED).get(claim.id)
@@ -72,6 +74,7 @@ def judged():
         known[f"where:{claim.id}"] = claim.where
         known[f"judged:{claim.id}"] = "\n\n".join(f"{term}\n: " + "\n: ".join(lines) for term, lines in told.items())
         for scale in ("counted", *SEEDS):
+            known.setdefault(f"ours:{scale}.{claim.id}", "no runs yet")
             known |= said(claim.id, scale, [row["verdict"] for row in found[claim.id] if row["scale"] == scale])
     return known
 
