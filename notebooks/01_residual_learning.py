@@ -327,6 +327,18 @@ if shared:
         plots.learning_curve(night, column, ax)
     _ = figure.suptitle(plots.about(four[0].at("night"), len(shared)))
 
+# %% tags=["hide-input"]
+behind = {}
+for seed in sorted(shared):
+    errors = [found[plan.residual(depth).net_name, "night"][seed].frame().set_index("step").train_error for depth in (20, 56)]
+    behind[seed] = errors[0].index[errors[1] >= errors[0]].max()
+if behind:
+    say(
+        "The running training error of ResNet-56 is at or above that of ResNet-20 for the last time at iteration "
+        + ", ".join(f"{step:,} (seed {seed})" for seed, step in behind.items())
+        + f" of {four[0].at('night').steps:,}: it takes that long for the deeper one to catch up, at this learning rate and its schedule."
+    )
+
 # %%
 for claim in ("C1", "C5"):
     say(claims.sentence(claim, "night", all_runs))

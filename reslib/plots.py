@@ -55,6 +55,7 @@ def learning_curve(curves: pd.DataFrame, column: str, ax: Axes | None = None) ->
         ax.plot(mean.index, mean, line, color=colour, lw=1.8, label=_label(depth, shortcut))
     ax.set(xlabel="iterations", ylabel=f"{'running training' if column == 'train_error' else 'test'} error (%)")
     ax.set_ylim(bottom=0)
+    ax.locator_params(axis="x", nbins=6)
     ax.legend(fontsize="small")
     return ax
 
