@@ -331,12 +331,13 @@ if shared:
 behind = {}
 for seed in sorted(shared):
     errors = [found[plan.residual(depth).net_name, "night"][seed].frame().set_index("step").train_error for depth in (20, 56)]
-    behind[seed] = errors[0].index[errors[1] >= errors[0]].max()
+    smooth = [error.rolling(10).mean() for error in errors]  # rows of 100 iterations each
+    behind[seed] = errors[0].index[smooth[1] >= smooth[0]].max()
 if behind:
     say(
-        "The running training error of ResNet-56 is at or above that of ResNet-20 for the last time at iteration "
+        "Averaged over 1,000 iterations, the running training error of ResNet-56 is at or above that of ResNet-20 for the last time at iteration "
         + ", ".join(f"{step:,} (seed {seed})" for seed, step in behind.items())
-        + f" of {four[0].at('night').steps:,}: it takes that long for the deeper one to catch up, at this learning rate and its schedule."
+        + f" of {four[0].at('night').steps:,}."
     )
 
 # %%

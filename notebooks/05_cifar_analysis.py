@@ -309,7 +309,8 @@ def several_runs(key):
 rows = []
 for key, name in others.items():
     layers, parameters_ = (paper.get(f"table6.{key}.{what}", np.nan) for what in ("layers", "parameters"))
-    rows.append((name, layers, parameters_ / 1e6, np.nan, paper[f"table6.{key}.test_error"], several_runs(key), "", ""))
+    name += f"-{layers:.0f}" * (layers == layers)
+    rows.append((name, parameters_ / 1e6, np.nan, paper[f"table6.{key}.test_error"], several_runs(key), "", ""))
 tested = reslib.records(having["residual"]).groupby("depth").test_error
 for depth in sorted({*depths, *(int(key.split(".")[1][6:]) for key in paper if key.startswith("table6.resnet"))}):
     key = f"table6.resnet{depth}"
@@ -317,12 +318,12 @@ for depth in sorted({*depths, *(int(key.split(".")[1][6:]) for key in paper if k
     ours = tested.get_group(depth) if depth in tested.groups else pd.Series(dtype=float)
     told = f"{ours.mean():.2f} ({ours.min():.2f} to {ours.max():.2f})" if len(ours) else ""
     rows.append(
-        ("ResNet", depth, paper.get(f"{key}.parameters", np.nan) / 1e6, made, paper.get(f"{key}.test_error", np.nan),
+        (f"ResNet-{depth}", paper.get(f"{key}.parameters", np.nan) / 1e6, made, paper.get(f"{key}.test_error", np.nan),
          several_runs(f"resnet{depth}"), told, len(ours) or "")
     )  # fmt: skip
-columns = ["", "layers", "parameters (M)", "counted", "paper (%)", "mean ± std", "ours (%)", "n"]
-pd.DataFrame(rows, columns=columns).set_index("").style.format(
-    {"layers": "{:.0f}"} | dict.fromkeys(columns[2:5], "{:.2f}"), na_rep=""
+columns = ["net", "parameters (M)", "counted", "paper (%)", "mean ± std", "ours (%)", "n"]
+pd.DataFrame(rows, columns=columns).set_index("net").rename_axis(None).style.format(
+    dict.fromkeys(columns[1:4], "{:.2f}"), na_rep=""
 ).set_caption(f"Table 6, and our runs beside it: test error; {about}")
 
 # %%
