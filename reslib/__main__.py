@@ -114,12 +114,17 @@ def split_field(words: str):
 
 
 @app.command()
-def plan(scale: Annotated[str | None, typer.Option(help="pocket, night or paper; default: all")] = None):
+def plan(
+    scale: Annotated[str | None, typer.Option(help="pocket, night or paper; default: all")] = None,
+    out: Annotated[Path | None, typer.Option(help="a sweep's folder, whose records count too")] = None,
+):
     """List every run that a claim or a table needs, the most valuable first, and how many of them are recorded."""
     from .plan import PLAN, table
-    from .records import records
+    from .records import load, records
 
-    rows = table(records(), scale)
+    if out is not None and not out.is_dir():
+        raise ValueError(f"{out} is no folder: --out names the one that a sweep wrote its records to.")
+    rows = table(records([*load(), *(load(out) if out else [])]), scale)
     print("\n".join(f"{group.name} ({group.claims}): {group.why}" for group in PLAN), end="\n\n")
     print(rows.to_markdown(index=False, floatfmt=",.2f"))
     missing = (rows.hours * (rows.runs - rows.recorded)).sum(skipna=False)

@@ -1,7 +1,9 @@
 """The command line, as a user calls it: what works, and one sentence for what does not."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -59,6 +61,16 @@ def test_plan():
     assert found.returncode == 0 and "| pocket  | core " in found.stdout and "runs recorded" in found.stdout
 
 
+def test_plan_counts_the_records_of_a_sweep_too(root, tmp_path):
+    name = "cifar10-resnet20-A-pocket-s0-38e3e073.json"
+    (tmp_path / "none").mkdir()
+    shutil.copy(root / "notebooks" / "records" / name, tmp_path)
+    environment = os.environ | {"RESLIB_RECORDS": str(tmp_path / "none")}
+    for words, count in (((), 0), (("--out", str(tmp_path)), 1)):
+        found = run("plan", "--scale", "pocket", *words, env=environment)
+        assert f"\n{count} of " in found.stdout, found.stderr
+
+
 def test_claims_are_printed_or_put_between_the_marks_of_a_page(tmp_path):
     found = run("claims")
     assert found.returncode == 0 and found.stdout.startswith("| scale")
@@ -85,6 +97,7 @@ def test_claims_are_printed_or_put_between_the_marks_of_a_page(tmp_path):
         (("train", "--set", "momentum=2"), "momentum is 2: it must be at least 0, and below 1."),
         (("train", "--set", "scale=night"), "use --scale"),
         (("train", "--scale", "demo", "--out", __file__), f"nothing can be written to {__file__}"),
+        (("plan", "--out", "nowhere"), "nowhere is no folder"),
         (("plan", "--scale", "foo"), "scale 'foo' is not planned"),
         (("sweep", "--time-limit", "nan"), "time_limit is nan: it must be above 0 seconds."),
         (("bench", "load", "--seconds", "nan"), "seconds is nan"),
