@@ -391,7 +391,7 @@ largest = probed[probed.net == pair[0]].groupby(["step", "seed"]).response_std.m
 reaching = probed[(probed.net == pair[0]) & (probed.step == probed.step.max())].groupby("depth").response_gradient.mean()
 early = largest.index[1]
 say(
-    f"Nor is either signal even. In {pair[0]} the largest standard deviation of a response goes from {largest.iloc[0]:.2g} to "
+    f"How even is either signal? In {pair[0]} the largest standard deviation of a response goes from {largest.iloc[0]:.2g} to "
     f"{largest[early]:.3g} within {early:,} iterations. At the last step the gradient at the first layer is {reaching.iloc[0] / reaching.max():.2g} "
     f"times the largest, that of layer {reaching.idxmax()}: averages over thirds of the layers, which the rule takes, smooth that. (Means over seeds.)"
 )

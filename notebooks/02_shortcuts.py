@@ -705,10 +705,9 @@ say(
     f"What we see: over {deep} layers the gradient grows {last['A']:.3g} times with A, {last['B']:.3g} times with B, "
     f"{last['C']:.3g} times with C, and {last['none']:.3g} times in the plain net. That fits a chain of identities which keeps it, "
     "and which a few projections do not break; four nets are no proof."
-    + f" The mean test errors above {'come' if order == sorted(order, key=last.get) else 'do not come'} in this order. "
+    + f" The mean test errors above {'come' if order == sorted(order, key=last.get) else 'do not come'} in this order."
     * (len(order) > 2)
-    + "It explains little: "
-    + f"in nets of one-layer blocks, with A, it grows {last['A, one layer']:.3g} times"
+    + f" It explains little: in nets of one-layer blocks, with A, it grows {last['A, one layer']:.3g} times"
     + (f", and their mean test error is {one_layer_error:.1f} %." if one_layer_error == one_layer_error else ".")
 )
 

@@ -448,7 +448,7 @@ again = {seed: frame.train_error[(frame.step > rules.start(run)) & (frame.step <
          for run in schedules["warm-up"] for seed, frame in [(run.recipe.seed, run.frame())]}  # fmt: skip
 if again:
     say(
-        "The statistic counts the first time below. When the rate goes up to 0.1 the training error rises again, to at most "
+        "The statistic counts the first time below. After that, with the rate going up to 0.1, the highest running training error is "
         + ", ".join(f"{error:.1f} % (seed {seed})" for seed, error in again.items())
         + f" within the first quarter of the iterations; {about}."
     )
