@@ -72,11 +72,14 @@ def load_checkpoint(path: Path, net: nn.Module, optimizer) -> State:
         net.load_state_dict(saved["net"])
         optimizer.load_state_dict(saved["optimizer"])
         state, half = State(**saved["state"]), saved["half"]
+        if not state.machines or state.machines[0]["step"] != 0:
+            raise ValueError("it does not say on what code and machine it began")
     except (MemoryError, torch.OutOfMemoryError, OSError):
         raise
     except Exception as error:  # torch.load raises many kinds
         raise ValueError(
-            f"{path} is damaged or of another version ({type(error).__name__}): delete it to start the run anew."
+            f"{path} is damaged or of another version ({error if type(error) is ValueError else type(error).__name__}): "
+            "delete it to start the run anew."
         ) from None
     if half:
         state.rounded.append(state.step)

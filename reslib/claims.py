@@ -1,10 +1,8 @@
 """The paper's claims C1-C22 (claims.csv) and the verdicts on them, by the rules of rules.py from the recorded runs.
 
-A claim is judged at each scale separately. A rule says "supported" only where the whole interval lies on the claim's side,
-"contradicted" only where it lies on the other side, else "undecided"; with fewer than three seeds nothing is decided, and
-before all planned seeds are there a verdict is "interim". Where a rule has parts, all must hold, and one that is contradicted
-contradicts the claim: no correction is made for their number. "replicated" is said at paper scale only, and not of a claim
-that the paper makes about ImageNet, which CIFAR-10 runs extend.
+Each kind of evidence is judged apart and has its own words (WORDS): runs at the paper's scale, at night scale, and short
+training, which is never more than a direction. What contradicts must do so by a margin, after Holm's correction over the
+parts of a claim, and with the power to have seen the paper's effect.
 """
 
 import csv
@@ -13,11 +11,13 @@ from functools import cache
 from importlib.resources import files
 
 import pandas as pd
+from statsmodels.stats.multitest import multipletests
 
 from . import counted
+from .comparison import CONFIDENCE, POWER, Part, Runs
 from .plan import SEEDS
 from .records import records
-from .rules import RULES, WEAKER
+from .rules import RULES
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,17 @@ def paper() -> dict[str, float]:
     return {row["quantity"]: float(row["value"]) for row in _table("paper.csv")}
 
 
-def paper_says(claim: str) -> str:
+SPLIT = {
+    "C7a": "converges faster", "C7b": "as accurate", "C8a": "shortcuts help", "C8b": "the order of A, B, C",
+    "C8c": "projections are not essential", "C13a": "residual nets improve", "C13b": "plain nets get worse",
+    "C14a": "a slow start", "C14b": "it converges all the same",
+}  # fmt: skip
+"""What the parts of a claim that says several things are about."""
+
+
+def paper_says(rule: str) -> str:
     """The paper's number beside a verdict, where it gives one."""
-    p = paper()
+    p, claim = paper(), rule.rstrip("abc")
     return {
         "C1": "higher (Fig. 1)",
         "C3": "verified, no number",
@@ -67,51 +75,104 @@ def paper_says(claim: str) -> str:
         "C15": "generally smaller (Fig. 7), no number",
         "C16": f"training error below {p['s42.resnet1202.training_error_below']} %; test error "
                f"{p['table6.resnet1202.test_error']:.2f} against {p['table6.resnet110.test_error']:.2f}",
+        "C6": f"plain-34 less ResNet-34: {p['s41.resnet34.gain_over_plain34']} points of top-1 error (ImageNet)",
+        "C7": f"plain-18 {p['table2.plain18.top1_error']:.2f}, ResNet-18 {p['table2.resnet18.top1_error']:.2f} (ImageNet)",
+        "C19": f"ResNet-110 {p['table6.resnet110.test_error']:.2f}, Highway {p['table6.highway19.test_error']:.2f}",
         "C21": "argued",
     }[claim]  # fmt: skip
 
 
-def judge(claim: str, scale: str, runs: pd.DataFrame) -> dict:
-    """A claim's rule applied to the runs of a scale: scale, claim, paper, ours, n (seeds), verdict. n = 0: no evidence."""
-    parts = [part for part in RULES[claim](scale, runs) if part.judged or part.values]
+WORDS = {
+    "paper": ("replicated", "not replicated", "inconclusive"),
+    "night": ("supported", "contradicted", "undecided"),
+    "direction": ("same direction", "opposite direction", "unclear"),
+}
+"""What may be said where all parts of a rule hold, where one is contradicted, and else."""
+
+ALPHA = (1 - CONFIDENCE) / 2  # one-sided, of all parts of a claim together (Holm), for a contradiction
+
+
+def decide(parts: list[Part]) -> tuple[int, list[str]]:
+    """The place in WORDS of a verdict on a rule's judged parts, and why it is not a stronger one.
+
+    All must be borne out. One that is not, by a one-sided test with Holm's correction over the parts, contradicts; but only
+    where these runs would have borne out the paper's effect with a power of 80 %.
+    """
+    if all(part.outcome == "for" for part in parts):
+        return 0, []
+    against = multipletests([part.p_against for part in parts], ALPHA, method="holm")[0]
+    against = [part for part, is_against in zip(parts, against, strict=True) if is_against]
+    weak = [part for part in against if part.power() < POWER]
+    if len(weak) < len(against):
+        return 1, []
+    return 2, [f"{part.what.rstrip(':')}: power {part.power():.0%}, {part.needed} runs a net would decide" for part in weak]
+
+
+def direction(parts: list[Part]) -> tuple[int, list[str]]:
+    """As `decide`, where a scale may say directions only: the same, the opposite, or, where parts differ, unclear."""
+    found = {part.outcome for part in parts}
+    return (0 if found == {"for"} else 1 if found == {"against"} else 2), []
+
+
+def judge(rule: str, scale: str, runs: pd.DataFrame) -> dict:
+    """A rule applied to the runs of a scale: scale, claim, paper, ours, n (runs a net), verdict, why. n = 0: no evidence.
+
+    Nothing is decided before all planned runs are there. A scale that does not pass its gate (`Runs.gate`) says directions.
+    """
+    chosen = Runs(scale, runs)
+    parts = RULES[rule](chosen)
     judged = [part for part in parts if part.judged]
-    n = min(len(part.values) for part in judged)
-    row = {"scale": scale, "claim": claim, "paper": paper_says(claim), "ours": "", "n": n, "verdict": "no evidence"}
-    if n:
-        found = {part.verdict for part in judged}
-        verdict = next(v for v in ("contradicted", "undecided", "supported") if v in found)
-        told = [f"{part}" if len(found) == 1 else f"{part} ({part.verdict})" for part in judged]
-        told += [f"{part} (shown, not judged)" for part in parts if not part.judged]
-        if verdict == "supported" and (scale, claim) in WEAKER:
-            verdict = "weaker form supported"
-        elif verdict == "supported" and scale == "paper" and not next(c for c in CLAIMS if c.id == claim).on_imagenet:
-            verdict = "replicated"
-        if verdict != "undecided" and n < len(SEEDS[scale]):
-            verdict += ", interim"
-        row |= {"ours": "; ".join(told), "verdict": verdict}
-    return row
+    recorded = min((planned for _, _, planned, _ in chosen.asked), default=0) and sum(len(r) for _, r, *_ in chosen.asked)
+    row = {"scale": scale, "claim": rule, "paper": paper_says(rule), "ours": "", "n": 0, "verdict": "no evidence", "why": ""}
+    if not recorded:
+        return row
+    reasons, outcomes = [], [""] * len(parts)
+    if not judged:
+        verdict = "shown, not judged"
+    elif chosen.missing:
+        verdict, reasons = "incomplete", [f"{recorded} of {chosen.planned} planned runs are recorded"]
+    else:
+        gate = chosen.gate()
+        words = WORDS["direction" if gate else "night" if claim_of(rule).on_imagenet else scale]
+        place, reasons = (direction if gate else decide)(judged)
+        verdict, reasons = words[place], reasons + ["only a direction, because " + ", ".join(gate)] * bool(gate)
+        if len(judged) > 1:
+            by_outcome = dict(zip(("for", "against", "open"), words, strict=True))
+            outcomes = [by_outcome[part.outcome] if part.judged else "shown" for part in parts]
+    told = [f"{part}: {outcome}" if outcome else f"{part}" for part, outcome in zip(parts, outcomes, strict=True)]
+    n = min((len(found) for _, found, *_ in chosen.asked), default=0)
+    return row | {"ours": "; ".join(told), "n": n, "verdict": verdict, "why": "; ".join(reasons)}
 
 
-def sentence(claim: str, scale: str, runs: pd.DataFrame) -> str:
+def claim_of(rule: str) -> Claim:
+    """The claim that a rule, C8a, belongs to."""
+    return next(claim for claim in CLAIMS if claim.id == rule.rstrip("abc"))
+
+
+def title(rule: str) -> str:
+    """C8a, and what it is about."""
+    return f"{rule} ({SPLIT[rule]})" if rule in SPLIT else rule
+
+
+def sentence(rule: str, scale: str, runs: pd.DataFrame) -> str:
     """The verdict with its rule and its numbers, as Markdown."""
-    row = judge(claim, scale, runs)
-    rule = f"Rule: {' '.join(RULES[claim].__doc__.split())}"
-    if not row["n"]:
+    row = judge(rule, scale, runs)
+    told = f"Rule: {' '.join(RULES[rule].__doc__.split())}"
+    if not row["ours"]:
         seeds = ", ".join(map(str, SEEDS.get(scale, ()))) or "none: never judged"
         return (
-            f"**{claim} at {scale} scale: not judged.** {rule} Not all the runs that it needs are among "
-            f"these: from committed code, with the seeds fixed beforehand ({seeds})."
+            f"**{title(rule)} at {scale} scale: not judged.** {told} None of the runs that it needs is among these: from "
+            f"committed code, with the seeds fixed beforehand ({seeds})."
         )
-    return (
-        f"**{claim} at {scale} scale: {row['verdict']}** (n = {row['n']}). {rule} Found: {row['ours']}. Paper: {row['paper']}."
-    )
+    why = f" ({row['why']})" * bool(row["why"])
+    return f"**{title(rule)} at {scale} scale: {row['verdict']}**{why}. {told} Found: {row['ours']}. Paper: {row['paper']}."
 
 
 def verdicts(runs: pd.DataFrame | None = None) -> pd.DataFrame:
-    """One row a judged claim and scale that has evidence: scale, claim, paper, ours, n (seeds), verdict."""
+    """One row a rule and scale that has evidence, the longest training first: the columns of `judge`."""
     runs = records() if runs is None else runs
-    rows = [judge(claim, scale, runs) for scale in SEEDS for claim in RULES]
-    return pd.DataFrame(rows).query("n > 0").reset_index(drop=True)
+    rows = [judge(rule, scale, runs) for scale in reversed(SEEDS) for rule in RULES]
+    return pd.DataFrame(rows).query("ours != ''").reset_index(drop=True)
 
 
 def all_verdicts(runs: pd.DataFrame | None = None) -> pd.DataFrame:

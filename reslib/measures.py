@@ -11,6 +11,7 @@ from .recipes import Recipe
 from .records import pack
 
 PROBE_PIXELS = 2**16  # of the images probed, in all: 256 of 16x16, 64 of 32x32
+FIRST_STEPS = (1, 2, 4, 8, 16)  # probed too: what the first steps do to a deep net
 TEST_BATCH = 1_000  # images of a pass on a GPU; a CPU takes the recipe's batch
 
 
@@ -18,7 +19,7 @@ def probe_steps(recipe: Recipe) -> set[int]:
     """Iterations after which responses and gradients are probed; only the ends for very deep nets, to keep records small."""
     if recipe.depth > 200:
         return {0, recipe.steps}
-    return {0, *(recipe.steps * percent // 100 for percent in (1, 10, 50, 75, 100))}
+    return {0, *FIRST_STEPS, *(recipe.steps * percent // 100 for percent in (1, 10, 50, 75, 100))}
 
 
 def whole(recipe: Recipe, split: str, still: dict):

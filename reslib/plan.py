@@ -1,6 +1,7 @@
 """The run plan: every run that a claim or a table needs. `python -m reslib plan` lists it.
 
-It was fixed when the runs of `core` had been made at pocket scale, before all others; `start`, which explores, came last.
+It was fixed when the runs of `core` had been made at pocket scale, and grew four times since: `start`, which explores, `count`,
+then night scale at 32x32, and `more`. When, by commit, is told in book/claims.md.
 
 A group of recipes is named for what it is for; groups are ordered by worth, the most valuable first, and within a group the
 first seed of every net comes before the second of any. A recipe is planned at a scale with the seeds of `SEEDS`.
@@ -8,6 +9,7 @@ first seed of every net comes before the second of any. A recipe is planned at a
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 
 import pandas as pd
@@ -39,11 +41,12 @@ class Group:
     scales: tuple[str, ...] = ("pocket", "paper")
     times: int = 1  # the scale's iterations
     extra: int = 0  # iterations before the scale's own
+    seeds: tuple[int, ...] | None = None  # instead of the scale's
 
 
 PLAN = (
     Group("core", "C1 C3 C5 C21", "plain and residual nets of 20 and 56 layers",
-          tuple(net(depth) for net in (plain, residual) for depth in (20, 56)), scales=("pocket", "night", "paper")),
+          tuple(net(depth) for depth in (20, 56) for net in (plain, residual)), scales=("pocket", "night", "paper")),
     Group("depth", "C13 C15 C19", "the series over depth, Table 6 and Fig. 6",
           tuple(net(depth) for depth in (32, 44, 110) for net in (plain, residual))),
     Group("options", "C8", "projections: Table 3's options, on CIFAR-10",
@@ -63,7 +66,10 @@ PLAN = (
                                                       {"bn_batch": 64}, {"border": "black"}))),
     Group("count", "Table 6", "the 400 iterations of the paper's warm-up on top of its 64k, not among them", (residual(110),),
           scales=("paper",), extra=400),
-    Group("1202", "C16", "1202 layers", (residual(1202),), scales=("paper",)),
+    Group("more", "C13 C19", "ResNet-110 against 20 and 56 layers needs nine runs of each",
+          tuple(residual(depth) for depth in (20, 56, 110)), scales=("paper",), seeds=(5, 6, 7, 8)),
+    Group("1202", "C16", "1202 layers: a run costs as much as 70 of ResNet-20", (residual(1202),), scales=("paper",),
+          seeds=(0, 1, 2)),
 )  # fmt: skip
 """In the order of their worth."""
 
@@ -83,8 +89,18 @@ def planned(scale: str | None = None, name: str | None = None) -> Iterator[tuple
     for where in SEEDS if scale is None else (scale,):
         for group in PLAN:
             if where in group.scales and name in (None, group.name):
-                for seed, recipe in product(SEEDS[where], group.recipes):
+                for seed, recipe in product(group.seeds or SEEDS[where], group.recipes):
                     yield group, replace(at(group, recipe, where), seed=seed)
+
+
+@cache
+def planned_seeds(recipe: Recipe, extra: bool = False) -> tuple[int, ...]:
+    """The seeds with which a recipe is planned at its scale, whatever its own; () if it is not. extra: with group `more`."""
+    if recipe.scale not in SEEDS:
+        return ()
+    base = replace(recipe, seed=0)
+    found = {r.seed for group, r in planned(recipe.scale) if (extra or group.name != "more") and replace(r, seed=0) == base}
+    return tuple(sorted(found))
 
 
 def work(recipe: Recipe) -> float:

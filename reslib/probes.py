@@ -22,7 +22,8 @@ def probe(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, list]:
 
     images (B, 3, H, W), labels (B,). Returns lists of one entry a layer: "layer" (names of the convolutions), "response_std"
     (over batch, channels and positions), "response_gradient" (L2 norm of d loss / d response, loss in nats averaged over the
-    batch), "weight_gradient" (L2 norm of d loss / d weights). A net without BN (`without_bn`) is read at the same places.
+    batch), "weight_gradient" (L2 norm of d loss / d weights), "bn_scale" (largest absolute scale of the BN behind the layer).
+    A net without BN (`without_bn`) is read at the same places, its scales as 1.
     """
     buffers = {name: b.clone() for name, b in net.named_buffers()}
     training, stds, gradients = net.training, {}, {}
@@ -45,6 +46,7 @@ def probe(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, list]:
             "response_std": list(stds.values()),
             "response_gradient": [gradients[name] for name in stds],
             "weight_gradient": [weights[f"{layer}.weight"].grad.norm().item() for layer in layers],
+            "bn_scale": [weights[f"{name}.weight"].abs().max().item() if f"{name}.weight" in weights else 1.0 for name in stds],
         }
     finally:
         for hook in hooks:

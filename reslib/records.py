@@ -41,7 +41,7 @@ class Record:
     time: dict  # start (UTC), seconds, images_per_second
     final: dict  # at the last step
     best_on_test: dict  # step, test_error: never the headline, it prices the bias
-    probes: list  # of {"step", "layer", "response_std", "response_gradient", "weight_gradient" (older: at step 0 only)}
+    probes: list  # of {"step", "layer", ...} as probes.probe; older ones: "weight_gradient" at step 0 only, no "bn_scale"
     test_predictions: str  # classes of the test images at the last step, zlib and base64
     curve: dict[str, list]
     weights_sha256: str

@@ -199,8 +199,9 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
     if device.type == "cuda" and backend == "array":
         step = partial(train_step, step_net, optimizer)
         resident = ResidentStep(recipe, net, optimizer, step, step=state.step, data_dir=data_dir)
+    name = recipe.name.rsplit("-", 1)[0]
     bar = tqdm(total=recipe.steps * recipe.batch, initial=state.step * recipe.batch, unit=" images", unit_scale=True,
-               desc=recipe.name.rsplit("-", 1)[0], mininterval=drawing_seconds(), dynamic_ncols=True,
+               desc=name, mininterval=drawing_seconds(), dynamic_ncols=True,
                disable=steps_done is not None)  # fmt: skip
     with bar, contextlib.closing(batches), between_steps() as stop:
         if state.step == 0:
@@ -245,7 +246,7 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
                     tqdm.write(f"{recipe.name}: {done}; the same command goes on.", file=sys.stderr)
                 raise KeyboardInterrupt if stop[0] == signal.SIGINT else SystemExit(128 + stop[0])
 
-        bar.set_postfix_str(f"{bar.postfix or ''}; final passes")
+        bar.set_description_str(f"{name}, final passes")
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # in TF32 an identity layer would round
         final, predictions = finish(recipe, net, state, still)
     seconds = time.monotonic() - began

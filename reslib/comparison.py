@@ -1,0 +1,191 @@
+"""How recorded runs are compared: one comparison and its statistics (Part), and the runs that may take part in it (Runs)."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.power import TTestIndPower, TTestPower
+
+from .plan import planned_seeds, residual
+from .recipes import Recipe
+from .records import Record
+
+STARTED = 80.0  # percent; a net has started when its running training error is below (section 4.2's own mark)
+SLACK = 0.2  # points of error on the wrong side that contradict nothing: Table 6's smallest step
+CONFIDENCE, POWER = 0.95, 0.80
+
+
+def train_error(record: Record) -> float:
+    """Percent, of a clean pass over all training images at the last step."""
+    return record.final["train_error"]
+
+
+def started(record: Record) -> bool:
+    """Whether the running training error was ever below STARTED."""
+    return bool((record.frame().train_error < STARTED).any())
+
+
+@dataclass(frozen=True)
+class Part:
+    """One comparison of a rule: `values`, minus `other` if there is one, lies beyond `threshold` on the claim's side.
+
+    side: 1 above, -1 below, 0 within +-threshold (equivalence). How `values` and `other` are compared: "welch", or "paired",
+    entry by entry. margin: how far on the wrong side of the threshold the whole interval must lie to contradict. effect: the
+    distance from the threshold that the claim speaks of, by the paper's numbers or, where it gives none, the smallest that
+    would matter; with less than 80 % power for it nothing is contradicted.
+    """
+
+    what: str
+    values: tuple[float, ...]
+    other: tuple[float, ...] | None = None
+    threshold: float = 0.0
+    side: int = 1
+    compare: str = "welch"
+    margin: float = SLACK
+    effect: float = 1.0
+    unit: str = "points"
+    judged: bool = True  # False: shown beside the verdict, and no part of it
+
+    @property
+    def n(self) -> int:
+        """Runs, of the smaller of two samples."""
+        return len(self.values) if self.other is None else min(len(self.values), len(self.other))
+
+    def test(self, at: float = 0.0, alternative: str = "two-sided"):
+        """scipy's t test that the difference is `at`."""
+        if self.other is not None and self.compare == "welch":
+            return stats.ttest_ind(np.subtract(self.values, at), self.other, equal_var=False, alternative=alternative)
+        return stats.ttest_1samp(self.differences(), at, alternative=alternative)
+
+    def differences(self) -> np.ndarray:
+        return np.asarray(self.values, float) - (0.0 if self.other is None else np.asarray(self.other, float))
+
+    @property
+    def estimate(self) -> float:
+        return float(np.mean(self.values) - (0.0 if self.other is None else np.mean(self.other)))
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
+        """Two-sided t interval of the estimate; infinite for fewer than two runs."""
+        if self.n < 2:
+            return -math.inf, math.inf
+        if self.spread == 0:  # no run differs from another
+            return self.estimate, self.estimate
+        return tuple(map(float, self.test().confidence_interval(confidence)))
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over seeds: of the differences, or pooled over both samples."""
+        if self.other is not None and self.compare == "welch":
+            return math.sqrt((np.var(self.values, ddof=1) + np.var(self.other, ddof=1)) / 2)
+        return float(np.std(self.differences(), ddof=1))
+
+    @property
+    def outcome(self) -> str:
+        """ "for", "against" or "open": the whole interval on the claim's side, on the wrong one beyond the margin, or neither.
+
+        Equivalence is "for" by two one-sided tests at 5 %: the 90 % interval within the threshold either way.
+        """
+        low, high = self.interval()
+        if self.side == 0:
+            inner = self.interval(2 * CONFIDENCE - 1)
+            if -self.threshold < inner[0] and inner[1] < self.threshold:
+                return "for"
+            return "against" if max(low, -high) > self.threshold + self.margin else "open"
+        near, far = (low, high) if self.side > 0 else (-high, -low)
+        bound = self.side * self.threshold
+        return "for" if near > bound else "against" if far < bound - self.margin else "open"
+
+    @property
+    def p_against(self) -> float:
+        """Of one-sided tests: the chance of values so far on the wrong side if the truth lay at the margin's edge."""
+        if self.n < 2 or self.spread == 0:
+            return 0.0 if self.outcome == "against" else 1.0
+        if self.side == 0:
+            edge = self.threshold + self.margin
+            return float(min(self.test(edge, "greater").pvalue, self.test(-edge, "less").pvalue))
+        edge = self.threshold - self.side * self.margin
+        return float(self.test(edge, "less" if self.side > 0 else "greater").pvalue)
+
+    def power(self, n: int | None = None) -> float:
+        """The chance that n runs a net (default: these) would bear out the paper's effect, with the spread seen here.
+
+        Of an equivalence: if the truth is no difference.
+        """
+        if self.n < 2 or self.spread == 0:
+            return float(self.n >= 2)
+        kind = TTestIndPower() if self.other is not None and self.compare == "welch" else TTestPower()
+        given = {"nobs1": n or self.n} if isinstance(kind, TTestIndPower) else {"nobs": n or self.n}
+        if self.side == 0:
+            one = kind.power(self.threshold / self.spread, alpha=1 - CONFIDENCE, alternative="larger", **given)
+            return max(0.0, 2 * float(one) - 1)
+        alpha = (1 - CONFIDENCE) / 2
+        return float(kind.power(self.effect / self.spread, alpha=alpha, alternative="larger", **given))
+
+    @property
+    def needed(self) -> int:
+        """Runs a net that would have 80 % power, at most 1,000."""
+        return next((n for n in range(2, 1_000) if self.power(n) >= POWER), 1_000)
+
+    def __str__(self) -> str:
+        if not self.n:
+            return f"{self.what} no run yet"
+        numbers = (self.estimate, *self.interval())
+        mean, low, high = (f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}" for x in numbers)
+        spread = f" [{low}, {high}]" if self.n > 1 else ""
+        return f"{self.what} {mean}{spread}{' ' + self.unit if self.unit else ''} (n = {self.n})"
+
+
+class Runs:
+    """The recorded runs of one scale that may judge: of the seeds fixed beforehand, from committed code.
+
+    Remembers which recipes a rule has asked for: those must be complete, and trained well enough, before it decides.
+    """
+
+    def __init__(self, scale: str, runs: pd.DataFrame):
+        self.scale, self.asked = scale, []
+        self.rows = runs[runs.dirty == False]  # noqa: E712 (None: unknown, not accepted)
+
+    def find(self, recipe: Recipe, times: int = 1, extra: bool = False) -> dict[int, Record]:
+        """The runs of a recipe at this scale, by seed. extra: with the seeds that only C13 and C19 take."""
+        base = recipe.at(self.scale).longer(times)
+        ids = {replace(base, seed=seed).id: seed for seed in planned_seeds(base, extra)}
+        rows = self.rows[self.rows.recipe_id.isin(list(ids))]
+        return dict(sorted((ids[i], record) for i, record in zip(rows.recipe_id, rows.record, strict=True)))
+
+    def __call__(self, recipe: Recipe, times: int = 1, extra: bool = False, must_start: bool = True) -> dict[int, Record]:
+        """`find`, for a net of the comparison. must_start: one that never starts may not be compared with others."""
+        found, base = self.find(recipe, times, extra), recipe.at(self.scale).longer(times)
+        self.asked.append((base, found, len(planned_seeds(base, extra)), must_start))
+        return found
+
+    @property
+    def missing(self) -> int:
+        """Planned runs of the recipes asked for that are not recorded."""
+        return sum(planned - len(found) for _, found, planned, _ in self.asked)
+
+    @property
+    def planned(self) -> int:
+        """Planned runs of the recipes asked for."""
+        return sum(planned for _, _, planned, _ in self.asked)
+
+    def gate(self) -> list[str]:
+        """Why this scale may only say directions, for the recipes asked for; empty if it may judge.
+
+        Every net of the comparison has been below 80 % running training error, the images are 32x32, and ResNet-56 is below
+        ResNet-20 in training error (means over at least three seeds of each).
+        """
+        reasons = [
+            f"{len(never)} of {len(found)} runs of {base.net_name} never start"
+            for base, found, _, must_start in self.asked
+            if must_start and (never := [r for r in found.values() if not started(r)])
+        ]
+        if any(base.size != 32 for base, *_ in self.asked):
+            reasons.append("its images are not 32x32")
+        shallow, deep = (list(map(train_error, self.find(residual(depth)).values())) for depth in (20, 56))
+        if min(len(shallow), len(deep)) < 3:
+            reasons.append("its control, ResNet-56 against ResNet-20 in training error, has fewer than three seeds")
+        elif np.mean(deep) >= np.mean(shallow):
+            reasons.append("it fails its control: ResNet-56 is not below ResNet-20 in training error")
+        return reasons
