@@ -47,7 +47,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, relu
 
 import reslib
-from reslib import CIFAR, claims, data, parameters, plan, plots, probes, rules
+from reslib import CIFAR, claims, comparison, data, parameters, plan, plots, probes, rules
 from reslib.measures import weights_sha256
 from reslib.sweep import side_by_side
 
@@ -171,7 +171,7 @@ say(claims.sentence("C1", runs_scale, table))
 # 4.2, for the warm-up; chance is 90 %). Wherever a claim below compares with such a net, part of the difference may be this:
 
 # %%
-say(f"Runs that never start: {rules.unstarted(runs) or 'none'}; {about}.")
+say(f"Runs that never start: {comparison.unstarted(runs)}; {about}.")
 
 # %% [markdown]
 # ## A solution by construction
@@ -305,11 +305,11 @@ say(claims.sentence("C5", runs_scale, table))
 # %% tags=["hide-input"]
 all_runs = reslib.records()
 four = [net(depth) for net in (plan.plain, plan.residual) for depth in (20, 56)]
-found = {(r.net_name, name): rules.evidence(r, name, all_runs) for r in four for name in ("pocket", "night")}
+found = {(r.net_name, name): comparison.Runs(name, all_runs).find(r) for r in four for name in ("pocket", "night")}
 rows = {
     key: {
-        "training error": np.mean([rules.train_error(run) for run in of_net.values()]) if of_net else np.nan,
-        "test error": np.mean([rules.test_error(run) for run in of_net.values()]) if of_net else np.nan,
+        "training error": np.mean([comparison.train_error(run) for run in of_net.values()]) if of_net else np.nan,
+        "test error": np.mean([comparison.test_error(run) for run in of_net.values()]) if of_net else np.nan,
         "n": len(of_net),
     }
     for key, of_net in found.items()
@@ -491,8 +491,7 @@ costs.groupby("net")[columns].mean().style.set_caption(f"Points of error, mean o
 # ## Verdicts
 
 # %%
-judged = [claims.judge(claim, runs_scale, table) for claim in ("C1", "C21", "C5", "C3")]
-say(pd.DataFrame(judged).to_markdown(index=False))
+say(claims.listed(("C1", "C21", "C5", "C3"), runs_scale, table))
 
 # %% [markdown]
 # Where these numbers come from:

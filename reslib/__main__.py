@@ -246,19 +246,22 @@ def load(
 
 @app.command()
 def claims(
-    write: Annotated[Path | None, typer.Option(help="put the table into this file, between its claims marks")] = None,
+    write: Annotated[Path | None, typer.Option(help="put the summary into this file, between its claims marks")] = None,
 ):
     """Print the verdicts on the paper's claims, from the records."""
-    from .claims import table
+    from .claims import summary, table
     from .files import renamed
+    from .records import folder
 
+    if not folder().is_dir():
+        raise ValueError(f"{folder().absolute()} is no folder: RESLIB_RECORDS, or notebooks/records, must hold the records.")
     if write is None:
         return print(table())
     old = write.read_text(encoding="utf-8")
     marks = re.compile(r"(<!-- claims -->\n).*?(<!-- /claims -->)", re.DOTALL)
     if not marks.search(old):
         raise ValueError(f"{write} has no claims marks: put <!-- claims --> and <!-- /claims --> where the table belongs.")
-    text = table()
+    text = summary()
     with renamed(write) as file:
         file.write(marks.sub(lambda m: f"{m[1]}{text}\n{m[2]}", old).encode())
 
