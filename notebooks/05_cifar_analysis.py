@@ -50,7 +50,7 @@ from scipy import stats
 
 import reslib
 from reslib import CIFAR, claims, counted, counts, data, draws, parameters, plan, plots, rules
-from reslib.records import command, recorded
+from reslib.record import command, recorded
 from reslib.sweep import side_by_side
 
 FURTHER = ("warm-up", "start", "longer", "shallow", "split", "ambiguities", "count", "1202")

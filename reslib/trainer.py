@@ -3,7 +3,7 @@
 A run killed at any moment and started again goes on as if nothing had been: every random decision depends on (seed, epoch,
 sample) alone, and a checkpoint holds all the rest. On a CPU with the same number of threads the weights end bit-identical; a
 GPU adds up in no fixed order. The step is channels_last and as precise as the recipe says; it is compiled where a run is long
-enough to pay for that (`compiles`; `python -m reslib bench step`); on a GPU it is one CUDA graph (resident.py).
+enough to pay for that (`compiles`; `python -m reslib bench step`); on a GPU it is one CUDA graph (cuda_graph.py).
 """
 
 import contextlib
@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from . import data, testing
+from . import data, evaluation
 from .checkpoint import State, between_steps, load_checkpoint, locked, save_checkpoint
+from .cuda_graph import GraphedStep
 from .files import drawing_seconds, writable
 from .measures import describe_data, finish, note_test, probe, probe_steps, short, weights_sha256, whole
 from .recipes import Recipe
-from .records import COLUMNS, Record, environment, read, write
-from .resident import ResidentStep
+from .record import COLUMNS, Record, environment, read, write
 
 CHECKPOINT_SECONDS = 60  # between checkpoints
 WARMUP_WINDOW = 50  # steps over which C14's training error is averaged
@@ -148,7 +148,7 @@ def train(recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume
     """
     if recipe.data == "imagenet":
         raise ValueError("train() carries out CIFAR recipes; for ImageNet there are the nets, `reslib.loader` and the tests of "
-                         "reslib.testing.")  # fmt: skip
+                         "reslib.evaluation.")  # fmt: skip
     out_dir = Path(out_dir)
     data.choose_backend(recipe, backend, device_of(device))
     writable(out_dir)
@@ -198,7 +198,7 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
     resident = None
     if device.type == "cuda" and backend == "array":
         step = partial(train_step, step_net, optimizer)
-        resident = ResidentStep(recipe, net, optimizer, step, step=state.step, data_dir=data_dir)
+        resident = GraphedStep(recipe, net, optimizer, step, step=state.step, data_dir=data_dir)
     name = recipe.name.rsplit("-", 1)[0]
     bar = tqdm(total=recipe.steps * recipe.batch, initial=state.step * recipe.batch, unit=" images", unit_scale=True,
                desc=name, mininterval=drawing_seconds(), dynamic_ncols=True,
@@ -230,7 +230,7 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
             bar.update(recipe.batch)
 
             if state.step % recipe.eval_every == 0 and state.step < recipe.steps:
-                result = testing.evaluate(net, whole(recipe, "test", still))
+                result = evaluation.evaluate(net, whole(recipe, "test", still))
                 note_test(state, result["top1_error"], result["loss"])
             if state.step in probe_steps(recipe):
                 state.probes.append(probe(recipe, net, state.step, still))
