@@ -45,12 +45,17 @@ def lr_at(recipe: Recipe, step: int, warm: bool = True) -> float:
     return recipe.lr * 0.1 ** sum(step >= m for m in recipe.milestones)
 
 
-def train_step(net: nn.Module, optimizer, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """One iteration of SGD. Returns the batch's loss (nats, before the step) and how many of its images were wrong."""
+def train_step(net: nn.Module, optimizer, images: Tensor, labels: Tensor, clip: float | None = None) -> tuple[Tensor, Tensor]:
+    """One iteration of SGD. Returns the batch's loss (nats, before the step) and how many of its images were wrong.
+
+    clip: where the L2 norm of all gradients together is larger, they are scaled down to it; None: never.
+    """
     optimizer.zero_grad(set_to_none=True)
     logits = net(images)  # (B, classes)
     loss = cross_entropy(logits, labels)
     loss.backward()
+    if clip is not None:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
     optimizer.step()
     return loss.detach(), (logits.argmax(1) != labels).sum()
 
@@ -197,7 +202,7 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
     began = saved = time.monotonic() - state.seconds
     resident = None
     if device.type == "cuda" and backend == "array":
-        step = partial(train_step, step_net, optimizer)
+        step = partial(train_step, step_net, optimizer, clip=recipe.clip)
         resident = GraphedStep(recipe, net, optimizer, step, step=state.step, data_dir=data_dir)
     name = recipe.name.rsplit("-", 1)[0]
     bar = tqdm(total=recipe.steps * recipe.batch, initial=state.step * recipe.batch, unit=" images", unit_scale=True,
@@ -217,7 +222,7 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
             else:
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                loss, wrong = train_step(step_net, optimizer, *next(batches))
+                loss, wrong = train_step(step_net, optimizer, *next(batches), clip=recipe.clip)
             state.loss_sum, state.wrong = state.loss_sum + loss.double(), state.wrong + wrong
             if recipe.warmup_lr is not None and state.warm_at is None:
                 watch_warmup(recipe, state, int(wrong))

@@ -86,7 +86,9 @@ class StandIn:
 
 
 @pytest.mark.parametrize("graph", [False, True])
-@pytest.mark.parametrize(("start", "change"), [(0, {}), (9, {}), (0, {"border": "black"}), (0, {"momentum": 0.0})])
+@pytest.mark.parametrize(
+    ("start", "change"), [(0, {}), (9, {}), (0, {"border": "black"}), (0, {"momentum": 0.0}), (0, {"clip": 0.5})]
+)
 def test_the_resident_step_is_the_reference_step(start, change, graph, monkeypatch):
     """Iteration by iteration the same bits, over an epoch (11 batches), fresh and resumed; recording changes nothing."""
     recipe = replace(TINY, **change)
@@ -94,10 +96,10 @@ def test_the_resident_step_is_the_reference_step(start, change, graph, monkeypat
     optimizer, resident_optimizer = (trainer.optimizer_for(recipe, n) for n in (net, other))
     batches = trainer.stream(recipe, 0, backend="array")
     for _ in range(start):
-        trainer.train_step(net, optimizer, *next(batches))
+        trainer.train_step(net, optimizer, *next(batches), clip=recipe.clip)
     other.load_state_dict(net.state_dict())
     resident_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    one = partial(trainer.train_step, other, resident_optimizer)
+    one = partial(trainer.train_step, other, resident_optimizer, clip=recipe.clip)
     step = trainer.GraphedStep(recipe, other, resident_optimizer, one, step=start)
     if graph:
         StandIn(monkeypatch).step = step
@@ -105,7 +107,7 @@ def test_the_resident_step_is_the_reference_step(start, change, graph, monkeypat
     for number in range(start, 15):
         lr = trainer.lr_at(TINY, number)
         optimizer.param_groups[0]["lr"] = lr
-        loss, wrong = trainer.train_step(net, optimizer, *next(batches))
+        loss, wrong = trainer.train_step(net, optimizer, *next(batches), clip=recipe.clip)
         assert [loss, wrong] == list(step(lr))
     assert all(
         torch.equal(ours, theirs) for ours, theirs in zip(net.state_dict().values(), other.state_dict().values(), strict=True)
@@ -171,6 +173,18 @@ def test_caffes_momentum(tmp_path):
     caffe, pytorch = (run(r, out_dir=tmp_path) for r in (recipe, usual))
     assert caffe.final["test_loss"] == pytest.approx(loss, rel=1e-3)
     assert abs(pytorch.final["test_loss"] - loss) > 10 * abs(caffe.final["test_loss"] - loss)
+
+
+def test_clipped_gradients(tmp_path):
+    """Scaled down to the norm where theirs is larger, also where the step's net is no module; else the same bits."""
+    net = TINY.net()
+    optimizer = trainer.optimizer_for(replace(TINY, decay_bn=False), net)  # two groups: one norm
+    images, labels = next(trainer.stream(TINY, 0, backend="array"))
+    trainer.train_step(trainer.in_parts(net, 64), optimizer, images, labels, clip=1e-3)
+    assert torch.cat([p.grad.flatten() for p in net.parameters()]).norm().item() == pytest.approx(1e-3, rel=1e-3)
+    usual, loose, tight = (run(replace(TINY, clip=clip), out_dir=tmp_path) for clip in (None, 1e6, 0.1))
+    assert usual.weights_sha256 == loose.weights_sha256 != tight.weights_sha256
+    assert tight.recipe.clip == 0.1 and read(tmp_path / f"{tight.name}.json").recipe == tight.recipe
 
 
 def test_imagenet_is_refused_before_anything_is_made(tmp_path):
