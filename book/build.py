@@ -92,7 +92,7 @@ def run(source, folder, scale=None):
 
 def fingerprint(source, changed):
     """A hash of all that an executed notebook depends on."""
-    from reslib.records import folder
+    from reslib.record import folder
 
     evidence = folder()
     digest = hashlib.sha256(json.dumps([changed, sys.version, str(evidence), os.environ.get("RESLIB_DATA")]).encode())

@@ -103,7 +103,7 @@ def verdict_in_short(rows):
 def recipes():
     from reslib import CIFAR
     from reslib.recipes import DEPARTURES
-    from reslib.records import records
+    from reslib.record import records
 
     minutes = {scale: runs.seconds / 60 for scale, runs in records().groupby("scale")}
     cost = {scale: f"{of.min():.0f} to {of.max():.0f} minutes, as recorded" for scale, of in minutes.items()}
@@ -144,7 +144,7 @@ def title(notebook):
 def evidence():
     from reslib import CIFAR
     from reslib.plan import PLAN, SEEDS, changes, table
-    from reslib.records import records
+    from reslib.record import records
     from reslib.rules import unstarted
 
     rows = records()

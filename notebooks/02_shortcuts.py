@@ -55,9 +55,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import reslib
 from reslib import CIFAR, IMAGENET, claims, comparison, counted, counts, data, parameters, plots, probes, resnet
-from reslib.records import command, cpu_name, recorded
+from reslib.record import command, cpu_name, recorded
 from reslib.sweep import side_by_side
-from reslib.train import optimizer_for, train_step
+from reslib.trainer import optimizer_for, train_step
 
 parameters.check(
     globals(),

@@ -50,7 +50,7 @@ from scipy import stats
 
 import reslib
 from reslib import CIFAR, claims, comparison, counted, counts, data, draws, parameters, plan, plots, rules
-from reslib.records import command, recorded
+from reslib.record import command, recorded
 from reslib.sweep import side_by_side
 
 FURTHER = ("warm-up", "start", "longer", "shallow", "split", "ambiguities", "count", "1202")
@@ -601,6 +601,8 @@ say(
 base = {(run.recipe.depth, run.recipe.seed): run for run in having["residual"]}
 IN_WORDS = {
     "init=fan_out": "He initialisation by fan-out",
+    "init=fan_out_conv": "fan-out in the convolutions alone",
+    "init=fan_out_fc": "fan-out in the classifier alone",
     "decay_bn=False": "no weight decay on BN",
     "momentum_form=caffe": "Caffe's momentum",
     "bn_batch=64": "BN over 64 images",

@@ -12,7 +12,7 @@ import torch
 import typer
 
 from .recipes import CIFAR, SCALES
-from .train import in_a_line
+from .trainer import in_a_line
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 bench_app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
@@ -81,7 +81,7 @@ def train(
     anew: Annotated[bool, typer.Option(help="start over: take up neither checkpoint nor record")] = False,
 ):
     """Carry out a run; go on from its checkpoint if it was interrupted."""
-    from .train import train as run
+    from .trainer import train as run
 
     fields = dict(split_field(words) for words in change or [])
     option = None if shortcut.lower() == "none" else shortcut
@@ -120,7 +120,7 @@ def plan(
 ):
     """List every run that a claim or a table needs, the most valuable first, and how many of them are recorded."""
     from .plan import PLAN, table
-    from .records import load, records
+    from .record import load, records
 
     if out is not None and not out.is_dir():
         raise ValueError(f"{out} is no folder: --out names the one that a sweep wrote its records to.")
@@ -171,7 +171,7 @@ def step(depth: int = 20, size: Count = 32, batch: Count = 128, rounds: Count = 
          device: Device = None, data_dir: Path | None = None):  # fmt: skip
     """The training step: what `train` does against the plain eager NCHW loop, in turn, in one run."""
     from . import bench
-    from .train import device_of
+    from .trainer import device_of
 
     device = str(device_of(device))
     if threads:
@@ -197,7 +197,7 @@ def scaling(depths: str = "20,32,44,56,110", batches: str = "128", size: Count =
     """The training step across depth and batch: how cost grows, and what share of the machine's ceilings it reaches."""
     from . import bench
     from .parameters import cifar_depths, whole_numbers
-    from .train import device_of
+    from .trainer import device_of
 
     device = str(device_of(device))
     if threads:
@@ -210,7 +210,7 @@ def scaling(depths: str = "20,32,44,56,110", batches: str = "128", size: Count =
 
 def machine(device: str) -> str:
     """The processor, threads and release that a timing belongs to."""
-    from .records import device_name
+    from .record import device_name
 
     return f"{device_name(torch.device(device))}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
@@ -230,7 +230,7 @@ def load(
     """The loaders against plain torchvision + DataLoader, in turn, in one run."""
     from . import bench_load
     from .parameters import whole_numbers
-    from .train import device_of
+    from .trainer import device_of
 
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds is {seconds}: it must be above 0.")

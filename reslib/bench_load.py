@@ -26,8 +26,8 @@ from torch.utils.data import Dataset
 from . import bench, data, ffcv_backend
 from .files import renamed
 from .recipes import CIFAR, IMAGENET, Recipe
-from .records import environment
-from .records import folder as records_folder
+from .record import environment
+from .record import folder as records_folder
 
 SCHEMA = 1
 FILES = {"raw 480": ("raw", 480), "jpg 480": ("jpg", 480), "raw 256": ("raw", 256)}  # mode, shorter side of photographs

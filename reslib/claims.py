@@ -17,7 +17,7 @@ from statsmodels.stats.multitest import multipletests
 from . import counted
 from .comparison import CONFIDENCE, POWER, Part, Runs
 from .plan import SEEDS
-from .records import records
+from .record import records
 from .rules import RULES
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from .comparison import STARTED, Part, Runs, steps_to, test_error, train_error
 from .plan import plain, planned_seeds, residual
-from .records import Record
+from .record import Record
 
 HEALTHY = 2.0  # C3: decades, either way, within which the gradient of the first layers counts as healthy
 ADVANTAGE = 1.0  # C12: points of training error below which an advantage counts as none

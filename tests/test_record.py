@@ -8,7 +8,7 @@ import pytest
 
 import reslib
 from reslib import CIFAR
-from reslib.records import COLUMNS, command, folder, load, read, write
+from reslib.record import COLUMNS, command, folder, load, read, write
 
 TINY = replace(replace(CIFAR, depth=8, shortcut=None).at("demo"), steps=10, milestones=(5,), eval_every=5)
 
