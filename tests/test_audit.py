@@ -149,7 +149,7 @@ def test_a_source_is_described_by_the_files_beside_it(tmp_path):
     assert (source.mean, source.std) == ([0.49, 0.48, 0.45], [0.2, 0.3, 0.25])
     assert (source.commit, source.licence) == ("abc", "MIT License")
     assert reported(source, folder, folder / "models" / "r.pt") == {"stated": 8.1}
-    (folder / "r.csv").write_text("epoch,train_acc,test_acc\n1,0.5,0.5\n2,0.9,0.915\n3,0.9,0.91\n")
+    (folder / "r.csv").write_text("epoch,train_acc,test_acc\n1,0.5,0.5\n2,0.9,0.915\n3,0.9,0.91\n4,0.9,none\n")
     assert reported(source, folder, folder / "models" / "r.pt") == {"stated": 8.1, "final": 9.0, "best": 8.5}
     told = replace(source, log="none", reported={"best": {"r": 8.4, "s": 1}})
     assert reported(told, folder, folder / "models" / "r.pt") == {"stated": 8.1, "best": 8.4}

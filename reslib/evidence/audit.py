@@ -36,7 +36,9 @@ TOLERANCE = 0.005  # percent: half an image of 10,000, so a report with two deci
 MEASURED = (
     "train_error", "train_loss", "test_error", "test_loss", "test_error_recomputed_bn", "test_loss_recomputed_bn",
 )  # fmt: skip
-"""Errors in percent, losses in nats, over all images, not augmented."""
+"""Errors in percent, losses in nats, over all images, not augmented. recomputed_bn: statistics over the training images, as for
+reslib's own nets. Nets that were trained on crops with a black border lose by that: plain-20 of a-martyn/resnet has 9.69 % with
+its own statistics, 11.03 % with these, and 9.61 % with statistics over such crops."""
 
 
 @dataclass
@@ -114,6 +116,7 @@ def measure(path: Path, folder: Path, source: Source, data_dir=None) -> Audit:
     start, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     train, test = (data.images(CIFAR, train=part, data_dir=data_dir) for part in (True, False))
     tensors, best = read_weights(path)
+    said = ({} if best is None else {"best": best}) | reported(source, folder, path)
     name, few = path.relative_to(folder).as_posix(), list(islice(batches(train, source, data_dir), 8))
     try:
         shortcut, zeros, net = choose(name, source, tensors, few)
@@ -132,7 +135,6 @@ def measure(path: Path, folder: Path, source: Source, data_dir=None) -> Audit:
     images, labels = few[0]
     n = PROBE_PIXELS // CIFAR.size**2
     probed = probes.probe(net, images[:n], labels[:n])
-    said = ({} if best is None else {"best": best}) | reported(source, folder, path)
     return Audit(
         source=name_of(folder), commit=source.commit, licence=source.licence, path=name,
         weights_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),

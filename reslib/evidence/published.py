@@ -48,7 +48,7 @@ def describe(folder: Path) -> Source:
         facts |= {key: [float(x) for x in re.findall(r"[\d.]*\d", part)]
                   for key, part in zip(("mean", "std"), stated.groups(), strict=True)}  # fmt: skip
     for row in rerun_rows(folder):
-        facts |= {key: row[key] for key in ("commit", "licence") if row[key]}
+        facts |= {key: row[key] for key in ("commit", "licence") if row.get(key)}
     known = tomllib.loads(text(Path(__file__).with_name("published.toml")))
     try:
         return Source(**facts | known.get(name_of(folder), {}) | tomllib.loads(text(folder / "source.toml")))
@@ -74,7 +74,7 @@ def text(path: Path) -> str:
 def rerun_rows(folder: Path) -> list[dict]:
     """The rows about a source in reruns.csv beside it."""
     rows = csv.DictReader(text(folder.parent / "reruns.csv").splitlines())
-    return [row for row in rows if row["source"] == name_of(folder)]
+    return [row for row in rows if row.get("source") == name_of(folder)]
 
 
 def reported(source: Source, folder: Path, path: Path) -> dict[str, float]:
@@ -84,12 +84,14 @@ def reported(source: Source, folder: Path, path: Path) -> dict[str, float]:
     """
     found = {}
     for row in rerun_rows(folder):
-        if row["has_weights"].partition(",")[0] == path.relative_to(folder).as_posix() and row["test_error_percent"]:
-            found[row["stat"] if row["stat"] in ("final", "best") else "stated"] = float(row["test_error_percent"])
+        weights, stat, error = (row.get(key) or "" for key in ("has_weights", "stat", "test_error_percent"))
+        if weights.partition(",")[0] == path.relative_to(folder).as_posix() and error:
+            found[stat if stat in ("final", "best") else "stated"] = float(error)
     for log in sorted(folder.glob(source.log.format(stem=glob.escape(path.stem))))[:1]:
         table = pd.read_csv(log)
         for column in [name for name in table if re.search("test.*(err|acc)", name.lower())][:1]:
-            errors = table[column].dropna() * (100 if table[column].max() <= 1 else 1)
+            errors = pd.to_numeric(table[column], errors="coerce").dropna().to_numpy()
+            errors = errors * (100 if max(errors, default=0) <= 1 else 1)
             errors = 100 - errors if "acc" in column.lower() else errors
-            found |= {"final": round(errors.iloc[-1], 4), "best": round(errors.min(), 4)}
+            found |= {"final": round(float(errors[-1]), 4), "best": round(float(min(errors)), 4)} if len(errors) else {}
     return found | {stat: table[path.stem] for stat, table in source.reported.items() if path.stem in table}

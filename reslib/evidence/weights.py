@@ -31,7 +31,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], float | None]:
         raise ValueError(f"{path} holds no weights that can be read without running its code: {reason}") from None
     best = None
     if isinstance(found, Mapping):
-        accuracy = next((float(found[key]) for key in BEST if key in found), None)
+        accuracy = next((float(found[key]) for key in BEST if isinstance(found.get(key), int | float)), None)
         best = None if accuracy is None else round(100 - accuracy * (100 if accuracy <= 1 else 1), 4)
         found = next((found[key] for key in WRAPPERS if isinstance(found.get(key), Mapping)), found)
     if not isinstance(found, Mapping) or not found or not all(isinstance(t, Tensor) for t in found.values()):
