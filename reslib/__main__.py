@@ -1,4 +1,4 @@
-"""python -m reslib data | train | plan | sweep | bench | claims: the same functions from a shell. `--help` after any."""
+"""python -m reslib data | train | plan | sweep | bench | claims | audit: the same functions from a shell. --help after any."""
 
 import json
 import math
@@ -264,6 +264,28 @@ def claims(
     text = summary()
     with renamed(write) as file:
         file.write(marks.sub(lambda m: f"{m[1]}{text}\n{m[2]}", old).encode())
+
+
+@app.command()
+def audit(
+    folder: Annotated[Path, typer.Argument(help="<owner>+<repo>/ folders of weights and logs, or one of them")],
+    out: Annotated[Path, typer.Option(help="folder for the records")] = Path("notebooks/records/audits"),
+    data_dir: Annotated[Path | None, typer.Option(help="holds CIFAR-10; default: $RESLIB_DATA, else ./data")] = None,
+):
+    """Measure the CIFAR-10 nets that others published: errors, probes and predictions, one record a net."""
+    from .evidence.audit import audit_folder, write_audit
+
+    failed = False
+    for found in audit_folder(folder, data_dir):
+        if isinstance(found, ValueError):
+            failed = True
+            print(in_a_line(found), file=sys.stderr, flush=True)
+            continue
+        said = ", ".join(f"{kind} {error:.2f} %" for kind, error in found.reported.items()) or "nothing"
+        print(f"{write_audit(found, out)}: test error {found.measured['test_error']:.2f} %; reported: {said}; agrees with "
+              f"{found.agrees_with or 'none'}", flush=True)  # fmt: skip
+    if failed:
+        sys.exit(1)
 
 
 def main() -> None:

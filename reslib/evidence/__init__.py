@@ -1,0 +1,1 @@
+"""What is judged about the paper, and from what."""
