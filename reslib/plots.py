@@ -11,7 +11,6 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
 from .recipes import Recipe
-from .rules import interval
 
 PALETTE = {
     20: "#e69f00",
@@ -102,58 +101,6 @@ def layers(frame: pd.DataFrame, value: str, by: str, ax: Axes | None = None, **a
     ax.legend(title=by.replace("_", " "), fontsize="small", title_fontsize="small")
     return ax
 
-
-KINDS = {"plain": ("#b04a00", "s"), "resnet": ("#0b5394", "o")}  # colour and marker of plain and residual nets
-
-
-def strips(rows: dict[str, tuple], ax: Axes | None = None) -> Axes:
-    """Differences found by many sources, a row a comparison: a point an author, a bar for mean and 95 % interval, the paper's.
-
-    rows: by label, (kind of net, effects, sized, paper): effects in points, an array with a value an author; sized: which of them
-    make the mean (the others are drawn hollow); paper: its own difference, None if it gives no number.
-    """
-    ax = ax or plt.gca()
-    for y, (kind, effects, sized, paper) in enumerate(rows.values()):
-        colour, marker = KINDS[kind]
-        order = effects.argsort()
-        place = y + 0.11 * (order.argsort() % 3 - 1) + 0.1
-        for chosen, fill in ((sized, colour), (~sized, "none")):
-            ax.plot(effects[chosen], place[chosen], marker, ms=4.5, mec=colour, mfc=fill, alpha=0.75, ls="none")
-        if sized.sum() > 1:
-            mean, low, high = interval(effects[sized])
-            ax.plot([low, high], [y - 0.28] * 2, color="black", lw=2.2, solid_capstyle="butt")
-            ax.plot(mean, y - 0.28, "|", color="black", ms=9, mew=2.2)
-        if paper is not None:
-            ax.plot(paper, y - 0.28, "D", color="black", mfc="white", ms=6, zorder=3)
-    ax.axvline(0, color="black", lw=0.8)
-    ax.set_yticks(range(len(rows)), rows)
-    ax.set(ylim=(len(rows) - 0.5, -0.6), xlabel="difference of errors (percentage points)")
-    ax.grid(axis="y", visible=False)
-    return ax
-
-
-def forest(kinds: dict[str, pd.DataFrame], groups: dict[str, str], ax: Axes | None = None) -> Axes:
-    """Each author's differences on a line of its own, named: a square for the plain pair, a circle for the residual one.
-
-    kinds: by kind of net ("plain", "resnet"), rows with author, recipe, effect (points); groups: by recipe, its heading.
-    """
-    ax = ax or plt.gca()
-    lines = pd.concat(kinds.values()).groupby("author").agg(recipe=("recipe", "first"), effect=("effect", "min"))
-    y, labels = 0, {}
-    for recipe, heading in groups.items():
-        authors = lines[lines.recipe == recipe].sort_values("effect").index
-        if len(authors):
-            ax.text(0.99, y, heading, transform=ax.get_yaxis_transform(), ha="right", va="center", fontsize=8.5, style="italic")
-            labels |= {author: y + i + 1 for i, author in enumerate(authors)}
-            y += len(authors) + 1.5
-    for kind, table in kinds.items():
-        colour, marker = KINDS[kind]
-        shown = table[table.author.isin(list(labels))]
-        ax.plot(shown.effect, shown.author.map(labels), marker, color=colour, ms=6, ls="none")
-    ax.axvline(0, color="black", lw=0.8)
-    ax.set_yticks(list(labels.values()), list(labels), fontsize=8.5)
-    ax.set(ylim=(max(y - 0.5, 1), -1), xlabel="56 layers minus 20 layers, test error (percentage points)")
-    return ax
 
 def by_option(runs: pd.DataFrame, column: str, ax: Axes | None = None) -> Axes:
     """Final error by shortcut option, a point a run, a line through the means of each depth (Table 3).

@@ -2,12 +2,12 @@
 
 reruns.csv holds a row for each published result, with its source, commit and locator; an author counts once. A claim about two
 nets is judged by their difference *within* a source (same recipe, same training set, same way of reporting), so most of what
-sources do differently cancels. `RULE` says when sources agree. It was written when the numbers had been collected and
-summarised once: it is a summary with a fixed form, no prediction.
+sources do differently cancels. RULE says when sources agree. It was written when the numbers had been collected and summarised
+once: it gives the summary a form, and is no prediction.
 
-The interval is a t interval over authors, each with one value. Most sources ran one seed, so their own variances are unknown and
-no weights can be formed; the spread over authors holds both the seeds' and the authors' part. (Random effects with variances
-borrowed from the few sources of several seeds give the same to a rounding: chapter 7 shows it.)
+The interval is a t interval over authors, each with one value. Most sources ran one seed, so their own variances are unknown
+and no weights can be formed; the spread over authors holds both the seeds' and the authors' part. (Random effects, with
+variances borrowed from the few sources of several seeds, give nearly the same: chapter 7 shows it.)
 """
 
 import json
@@ -25,10 +25,10 @@ from ..records import folder
 from ..rules import interval
 
 FEWEST, SHARE = 3, 2 / 3
-RULE = """An author counts once. *Agrees*: at least two thirds of the authors have the claim's sign, and the 95 % t interval of the
-mean over authors, far recipes left out, lies on the claim's side. *Disagrees*: that interval lies on the other side. *Too few*: fewer
-than three authors, or the sources that there are do not decide. A claim with parts agrees where all parts do, and disagrees
-where one does; "k of m sources" is said of its weakest part."""
+RULE = """An author counts once. *Agrees*: at least two thirds of the authors have the claim's sign, and the 95 % t interval of
+the mean over authors, far recipes left out, lies on the claim's side. *Disagrees*: that interval lies on the other side. *Too
+few*: fewer than three authors, or those that there are do not decide. A claim with parts agrees where all parts do, and
+disagrees where one does; "k of m sources" is said of its weakest part."""
 
 RECIPES = ("paper", "near", "unknown", "far")  # the paper's own; small departures; not stated; what only tells an order
 REPORTS = ("final", "unclear", "best")  # the last iteration; not said which; the best of all test errors
@@ -89,7 +89,9 @@ def _read() -> pd.DataFrame:
     bad = (frame.source == "") | (frame.locator == "") | (frame.test_error - 50).abs().gt(50)
     bad |= ~frame.recipe.isin(["", "imagenet", *RECIPES]) | ~frame.report.isin(["", *REPORTS])
     if bad.any():
-        raise ValueError(f"reruns.csv, line {bad.idxmax() + 2}: no source or locator, an unknown word, or an error beyond 0 to 100.")
+        raise ValueError(
+            f"reruns.csv, line {bad.idxmax() + 2}: no source or locator, an unknown word, or an error beyond 0 to 100."
+        )
     return frame
 
 
@@ -110,13 +112,13 @@ def _url(source: str, commit: str, locator: str) -> str:
 def reruns() -> pd.DataFrame:
     """All published results, one a row: test_error, train_error, sd (percent), depth, seeds, author, recipe, report, url ...
 
-    `shown` is True where a log or weights are published. Raises ValueError for a row without source or locator, or of unknown words.
+    `shown`: a log or weights are published. Raises ValueError for a row without source or locator, or with an unknown word.
     """
     return _read().copy()
 
 
 def curves() -> pd.DataFrame:
-    """The learning curves of ten sources: source, author, net, depth, run, iteration, train_error, test_error, val_error (percent).
+    """Learning curves of ten sources: source, author, net, depth, run, iteration; train_error, test_error, val_error (percent).
 
     Sources that log epochs have 128 images a batch. Raises ValueError for a source that reruns.csv does not have.
     """
@@ -126,13 +128,12 @@ def curves() -> pd.DataFrame:
         raise ValueError(f"curves.csv.xz: {sorted(strange)[0]} is not in reruns.csv.")
     images = frame.source.map(known.train_set).map({"45k": 45_000, "50k": 50_000})
     frame["iteration"] = frame.step.fillna(frame.epoch * images / 128)
-    frame["shortcut"] = frame.net.str.extract("-([AB])$", expand=False).fillna("")
     frame["net"] = frame.net.str.replace("-[AB]$", "", regex=True)
     return frame.assign(author=frame.source.map(known.author))
 
 
 def levels(frame: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Final test errors (percent), one row an author, net and depth, the recipe closest to the paper's first; no far recipes."""
+    """Final test errors (percent), one row an author, net and depth: of the recipe closest to the paper's, of no far one."""
     frame = reruns() if frame is None else frame
     rows = frame[(frame.in_meta == "yes") & (frame.report == "final") & frame.test_error.notna()]
     return _first(rows, ["author", "net", "depth"])
@@ -152,8 +153,8 @@ def _cell(frame: pd.DataFrame, net: str, depth: int, quantity: str) -> pd.DataFr
 def effects(claim: str, frame: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row an author and comparison of a claim: `effect` (percentage points; of responses, percent), and of what source.
 
-    frame: rows of `reruns()`, all if None. `sized` is False for a far recipe, whose sign counts and whose size does not; `agrees`
-    says whether the effect has the claim's sign. Raises KeyError for a claim that is not in CLAIMS.
+    frame: rows of `reruns()`, all if None. `sized` is False for a far recipe, whose sign counts and whose size does not;
+    `agrees` says whether the effect has the claim's sign. Raises KeyError for a claim that is not in CLAIMS.
     """
     if claim not in CLAIMS:
         raise KeyError(f"public reruns say nothing of {claim}; they do of {', '.join(CLAIMS)}.")
@@ -163,7 +164,7 @@ def effects(claim: str, frame: pd.DataFrame | None = None) -> pd.DataFrame:
 
 
 def responses() -> pd.DataFrame:
-    """What audits of published weights measured of each layer (records/audits): source, net, depth (of the net), layer, response_std.
+    """What audits of published weights measured, a row a layer: source, net, depth (of the net), layer, response_std.
 
     A response is what a convolution puts out after batch normalisation, before the addition or the ReLU. No audits: no rows.
     """
@@ -197,13 +198,14 @@ def _effects(comparison: Comparison, frame: pd.DataFrame) -> pd.DataFrame:
         table = pair[0].merge(pair[1], on=by, suffixes=("", "_y"))
         first, second = table[quantity], table[f"{quantity}_y"]
         table["effect"] = 100 * (first / second - 1) if quantity == "response" else first - second
-        table = _first(table, ["author"]).assign(seeds=table[["seeds", "seeds_y"]].min(axis=1))
+        table["seeds"], table["shown"] = table[["seeds", "seeds_y"]].min(axis=1), table.shown & table.shown_y
+        table = _first(table, ["author"])
     table = table[[*TOLD, "effect"]].assign(claim=comparison.claim, comparison=comparison.what)
     return table.assign(sized=table.recipe != "far", agrees=table.effect * comparison.side > 0)
 
 
 def prediction(values) -> tuple[float, float]:
-    """Where the value of one more author is expected: the two-sided 95 % t prediction interval (infinite for fewer than two)."""
+    """Where one more author's value is expected: the two-sided 95 % t prediction interval (infinite for fewer than two)."""
     values = np.asarray(values, float)
     if len(values) < 2:
         return -np.inf, np.inf
@@ -211,17 +213,17 @@ def prediction(values) -> tuple[float, float]:
 
 
 def told(values) -> str:
-    """Mean and 95 % t interval, rounded to what it supports: "−1.34 [−1.49, −1.19]", "5.7 [4.8, 6.7]"; "" for no values."""
-    if not len(values):
-        return ""
+    """Mean and 95 % t interval, rounded to what it supports: "−1.34 [−1.49, −1.19]", "5.7 [4.8, 6.7]"; the mean alone of fewer
+    than three values, "" of none."""
+    if len(values) < FEWEST:
+        return f"{np.mean(values):.1f}".replace("-", "−") if len(values) else ""
     mean, low, high = interval(values)
-    ends = [low, high] if len(values) > 1 else []
-    mean, *ends = (f"{number:.{2 if high - low < 1 or not ends else 1}f}".replace("-", "−") for number in [mean, *ends])
-    return f"{mean} [{', '.join(ends)}]" if ends else mean
+    mean, low, high = (f"{number:.{2 if high - low < 1 else 1}f}".replace("-", "−") for number in (mean, low, high))
+    return f"{mean} [{low}, {high}]"
 
 
 def verdict(table: pd.DataFrame, side: int) -> tuple[str, int, int]:
-    """RULE applied to one comparison's rows of `effects`: the word, how many authors have the claim's sign, how many there are."""
+    """RULE applied to one comparison's rows of `effects`: the word, how many authors have the claim's sign, of how many."""
     sized = table.effect[table.sized]
     k, m = int(table.agrees.sum()), len(table)
     if min(m, len(sized)) < FEWEST:
@@ -244,12 +246,13 @@ def judge(claim: str, frame: pd.DataFrame | None = None) -> dict:
         found.append((word, k / max(m, 1), k, m))
         unit, size = "%" if comparison.quantity == "response" else "points", rows.effect[rows.sized]
         value = f"{told(size)} {unit} over {len(size)} authors; " if len(size) else ""
-        said.append(f"{comparison.what}: {value}{k} of {m} sources agree")
+        said.append(f"{comparison.what}: {value}{k} of {m} sources agree" if m else f"{comparison.what}: no source")
     words = [word for word, *_ in found]
     word = next(word for word in ("disagrees", "too few", "agrees") if word in words)
     *_, k, m = min((part for part in found if part[0] == word), key=lambda part: (part[1], part[3]))
+    of = {"agrees": f" ({k} of {m} sources)", "disagrees": f" ({m - k} of {m} sources)", "too few": ""}
     return {"kind": "public runs", "claim": claim, "paper": _paper_says(claim), "ours": "; ".join(said), "n": m,
-            "verdict": f"{word} ({k} of {m} sources)" if word != "too few" else word}  # fmt: skip
+            "verdict": word + of[word]}  # fmt: skip
 
 
 def _paper_says(claim: str) -> str:
