@@ -98,7 +98,7 @@ def fingerprint(source, changed):
     digest = hashlib.sha256(json.dumps([changed, sys.version, str(evidence), os.environ.get("RESLIB_DATA")]).encode())
     digest.update("\n".join(sorted(f"{d.name}=={d.version}" for d in metadata.distributions())).encode())
     code = [path for path in sorted((ROOT / "reslib").rglob("*")) if path.suffix in (".py", ".csv")]
-    for path in [source, *code, *sorted(evidence.rglob("*.json"))]:
+    for path in [source, *code, *(path for path in sorted(evidence.rglob("*")) if path.suffix in (".json", ".xz"))]:
         digest.update(f"\n{path.name}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 

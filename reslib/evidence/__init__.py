@@ -1,1 +1,1 @@
-"""What is judged about the paper, and from what."""
+"""What judges and draws: public runs and their audits."""
