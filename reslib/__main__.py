@@ -1,4 +1,4 @@
-"""python -m reslib data | train | plan | sweep | bench | claims: the same functions from a shell. `--help` after any."""
+"""python -m reslib data | train | plan | sweep | start | bench | claims: the functions from a shell. `--help` after any."""
 
 import json
 import math
@@ -242,6 +242,23 @@ def load(
           f"{bench_load.table(record)}")  # fmt: skip
     if write:
         print(f"\n{bench_load.write(record, write)}")
+
+
+@app.command()
+def start(
+    write: Annotated[Path | None, typer.Option(help="folder for slopes.json, e.g. notebooks/records/start")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
+):
+    """What a layer does to signals and gradients before any training (C22): computed on CIFAR-10, about ten minutes."""
+    from .evidence import start
+
+    values = start.compute(data_dir)
+    means = start.table(values).groupby([*start.NAMES, "depth"])[["forward", "backward"]].mean()
+    print(
+        f"decades a layer, means of {len(start.SEEDS)} draws\n\n{means.reset_index().to_markdown(index=False, floatfmt='.4f')}"
+    )
+    if write:
+        print(f"\n{start.write(values, write)}")
 
 
 @app.command()
