@@ -2,10 +2,13 @@
 
 import json
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
+from reslib import plots
 from reslib.evidence import start
 
 FILE = "notebooks/records/start/slopes.json"
@@ -43,6 +46,13 @@ def test_no_file_no_evidence(tmp_path, monkeypatch):
                                       "forward": [0.0], "backward": [0.1]}]}  # fmt: skip
     start.write(values, tmp_path / "start")
     assert start.table().to_dict("records") == start.table(values).to_dict("records") and len(start.table()) == 1
+
+
+def test_heat_map_leaves_out_what_is_missing():
+    table = pd.DataFrame([[1.0, np.nan], [-1.0, 0.0]], columns=[0, 16])
+    image = plots.heat_map(table, 2, plt.figure().gca(), title="x")
+    assert np.ma.count(image.get_array()) == 3 and image.get_clim() == (-2, 2)
+    assert [label.get_text() for label in image.axes.get_xticklabels()] == ["0", "16"]
 
 
 def test_padding_and_scale_of_untrained_nets():
