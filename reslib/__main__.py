@@ -1,4 +1,4 @@
-"""python -m reslib data | train | plan | sweep | bench | claims | audit: the same functions from a shell. --help after any."""
+"""python -m reslib data | train | plan | sweep | start | audit | claims | bench: the functions from a shell. --help after any."""
 
 import json
 import math
@@ -245,13 +245,30 @@ def load(
 
 
 @app.command()
+def start(
+    write: Annotated[Path | None, typer.Option(help="folder for slopes.json, e.g. notebooks/records/start")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
+):
+    """What a layer does to signals and gradients before any training (C22): computed on CIFAR-10, about ten minutes."""
+    from .evidence import start
+
+    values = start.compute(data_dir)
+    means = start.table(values).groupby([*start.NAMES, "depth"])[["forward", "backward"]].mean()
+    print(
+        f"decades a layer, means of {len(start.SEEDS)} draws\n\n{means.reset_index().to_markdown(index=False, floatfmt='.4f')}"
+    )
+    if write:
+        print(f"\n{start.write(values, write)}")
+
+
+@app.command()
 def claims(
     write: Annotated[Path | None, typer.Option(help="put the summary into this file, between its claims marks")] = None,
 ):
     """Print the verdicts on the paper's claims, from the records."""
     from .claims import summary, table
     from .files import renamed
-    from .records import folder
+    from .record import folder
 
     if not folder().is_dir():
         raise ValueError(f"{folder().absolute()} is no folder: RESLIB_RECORDS, or notebooks/records, must hold the records.")
