@@ -20,7 +20,7 @@ from .. import data, probes
 from ..comparison import CONFIDENCE, POWER, Part
 from ..files import renamed
 from ..recipes import CIFAR
-from ..records import environment, folder
+from ..record import environment, folder
 
 DEPTHS = (20, 32, 44, 56, 110)
 SEEDS = tuple(range(100, 110))  # of the weights; each also takes its own 64 images
