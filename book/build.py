@@ -48,6 +48,7 @@ def build(folder, out, scale=None):
         (stage / "notebooks" / notebook.name).write_text(json.dumps(still(read(notebook))))
     for name in ASSETS:
         (shutil.copytree if (BOOK / name).is_dir() else shutil.copy)(BOOK / name, stage / name)
+    pages.key_figure(stage / "_static" / "key.svg")
     known = pages.values(done)
     for page in sorted(BOOK.glob("*.md")):
         (stage / page.name).write_text(pages.fill(page.read_text(encoding="utf-8"), known), encoding="utf-8")

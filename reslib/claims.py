@@ -13,9 +13,9 @@ from statsmodels.stats.multitest import multipletests
 from . import counted
 from .comparison import CONFIDENCE, POWER, Part, Runs
 from .evidence import reruns, start
-from .reported import CLAIMS, Claim, paper
 from .plan import SEEDS
 from .record import records
+from .reported import CLAIMS, Claim, paper
 from .rules import RULES
 
 SPLIT = {
@@ -184,7 +184,10 @@ def listed(names: Iterable[str], scale: str, runs: pd.DataFrame) -> str:
 
 def state(rows: pd.DataFrame) -> str:
     """What stands behind the claims, in one line. rows: `all_verdicts`."""
-    told = {kind: {claim_of(rule).id for rule in of.claim[~of.verdict.isin(["incomplete", "too few"])]} for kind, of in rows.groupby("kind")}
+    told = {
+        kind: {claim_of(rule).id for rule in of.claim[~of.verdict.isin(["incomplete", "too few"])]}
+        for kind, of in rows.groupby("kind")
+    }
     count = {scale: len(told.get(kind, ())) for scale, kind in KINDS.items()}
     return (
         f"Of the paper's {len(CLAIMS)} claims, {count['paper']} have been tested at the paper's scale by our own runs and "

@@ -21,8 +21,8 @@ import pandas as pd
 from scipy import stats
 
 from ..comparison import interval
-from ..reported import paper
 from ..record import folder
+from ..reported import paper
 
 FEWEST, SHARE = 3, 2 / 3
 RULE = """An author counts once. *Agrees*: at least two thirds of the authors have the claim's sign, and the 95 % t interval of
