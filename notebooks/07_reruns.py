@@ -75,7 +75,8 @@ final = public.levels(runs)  # final test errors, one row an author, net and dep
 found = {claim: public.effects(claim, runs) for claim in public.CLAIMS}
 gaps = {}  # by claim and comparison
 for claim, frame in found.items():
-    gaps |= {f"{claim}: {what}": part for what, part in frame.groupby("comparison")}
+    parts = frame.groupby("comparison", sort=False)
+    gaps |= {f"{claim}: {what}": part for what, part in parts}
 NONE = found["C1"].iloc[:0]
 plain_fit = gaps.get("C1: plain-56 − plain-20, training error", NONE)
 plain_gap = gaps.get("C13: plain-56 − plain-20, test error", NONE)
@@ -475,8 +476,7 @@ lines = {}
 for (net, depth), part in final[final.recipe == "paper"].groupby(["net", "depth"]):
     few, many = (part[part.train_set == size].test_error for size in ("45k", "50k"))
     lines[public.name(net, int(depth))] = side_by_side(few, many)
-columns = ["45,000", "50,000", "difference"]
-pd.DataFrame(lines, index=columns).T
+pd.DataFrame(lines, index=["45,000", "50,000", "difference"]).T
 
 # %% [markdown]
 # Fewer images should cost something, and the means mostly say so. Authors differ in more than this, so the intervals are wide.

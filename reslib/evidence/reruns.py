@@ -245,7 +245,7 @@ def judge(claim: str, frame: pd.DataFrame | None = None) -> dict:
         word, k, m = verdict(rows, comparison.side)
         found.append((word, k / max(m, 1), k, m))
         unit, size = "%" if comparison.quantity == "response" else "points", rows.effect[rows.sized]
-        value = f"{told(size)} {unit} over {len(size)} authors; " if len(size) else ""
+        value = f"{told(size)} {unit} over {len(size)} author{'s' * (len(size) != 1)}; " if len(size) else ""
         said.append(f"{comparison.what}: {value}{k} of {m} sources agree" if m else f"{comparison.what}: no source")
     words = [word for word, *_ in found]
     word = next(word for word in ("disagrees", "too few", "agrees") if word in words)
