@@ -12,7 +12,7 @@ import torchvision
 from torch import nn
 
 from .counts import layers, multiply_adds, parameters, shape_of
-from .records import load
+from .record import load
 from .resnet import Bottleneck, cifar_plain, cifar_resnet, imagenet_plain, imagenet_resnet
 
 
