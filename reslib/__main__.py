@@ -1,4 +1,4 @@
-"""python -m reslib data | train | plan | sweep | start | audit | claims | bench: the functions from a shell. --help after any."""
+"""python -m reslib data | train | plan | sweep | start | audit | claims | bench: functions from a shell. --help after any."""
 
 import json
 import math

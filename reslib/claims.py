@@ -5,50 +5,18 @@ training, which is never more than a direction. What contradicts must do so by a
 parts of a claim, and with the power to have seen the paper's effect.
 """
 
-import csv
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from . import counted
 from .comparison import CONFIDENCE, POWER, Part, Runs
+from .evidence import reruns, start
+from .reported import CLAIMS, Claim, paper
 from .plan import SEEDS
 from .record import records
 from .rules import RULES
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim of the paper: where it stands, what it says, what would show it."""
-
-    id: str
-    where: str
-    text: str
-    would_show: str
-
-    @property
-    def on_imagenet(self) -> bool:
-        """Whether the paper states it for ImageNet."""
-        return self.where.startswith("§4.1")
-
-
-def _table(name: str) -> list[dict[str, str]]:
-    with files("reslib").joinpath(name).open(encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines))
-
-
-CLAIMS = tuple(Claim(**row) for row in _table("claims.csv"))
-
-
-@cache
-def paper() -> dict[str, float]:
-    """What the paper reports, by quantity: `paper()["table6.resnet20.test_error"]` is in the unit that paper.csv gives."""
-    return {row["quantity"]: float(row["value"]) for row in _table("paper.csv")}
-
 
 SPLIT = {
     "C7a": "converges faster", "C7b": "as accurate", "C8a": "shortcuts help", "C8b": "the order of A, B, C",
@@ -91,8 +59,8 @@ WORDS = {
 """What may be said where all parts of a rule hold, where one is contradicted, and else."""
 
 KINDS = {
-    "paper": "our runs, paper's scale", "night": "our runs, a quarter of the schedule", "pocket": "our runs, short training",
-    "counted": "counted",
+    "paper": "our runs, paper's scale", "public": "public runs, paper's scale", "counted": "counted",
+    "start": "untrained nets", "night": "our runs, a quarter of the schedule", "pocket": "our runs, short training",
 }  # fmt: skip
 """What kind of evidence a scale is."""
 
@@ -196,12 +164,14 @@ def verdicts(runs: pd.DataFrame | None = None) -> pd.DataFrame:
 
 
 def all_verdicts(runs: pd.DataFrame | None = None) -> pd.DataFrame:
-    """`verdicts`, and the claims that are counted (counted.py; n "exact"): claim by claim, each with its kind of evidence."""
-    exact = [counted.row(claim, paper()) for claim in counted.COUNTED]
-    rows = pd.concat([verdicts(runs).astype({"n": object}), pd.DataFrame(exact)], ignore_index=True).fillna({"why": ""})
+    """`verdicts`, and what public reruns say, what is counted (n "exact") and what untrained nets show: claim by claim."""
+    others = [reruns.judge(claim) | {"scale": "public"} for claim in reruns.CLAIMS]
+    others += [counted.row(claim, paper()) for claim in counted.COUNTED] + [start.judge()]
+    others = pd.DataFrame([row for row in others if row["ours"]]).drop(columns="kind")
+    rows = pd.concat([verdicts(runs).astype({"n": object}), others], ignore_index=True).fillna({"why": ""})
     rows.insert(0, "kind", rows.scale.map(KINDS))
-    order = rows.claim.map(lambda rule: int(claim_of(rule).id[1:]))
-    return rows.iloc[order.argsort(kind="stable")].reset_index(drop=True)
+    order = [(int(claim_of(row.claim).id[1:]), list(KINDS).index(row.scale)) for row in rows.itertuples()]
+    return rows.iloc[sorted(range(len(rows)), key=order.__getitem__)].reset_index(drop=True)
 
 
 def listed(names: Iterable[str], scale: str, runs: pd.DataFrame) -> str:
@@ -214,12 +184,12 @@ def listed(names: Iterable[str], scale: str, runs: pd.DataFrame) -> str:
 
 def state(rows: pd.DataFrame) -> str:
     """What stands behind the claims, in one line. rows: `all_verdicts`."""
-    told = {kind: {claim_of(rule).id for rule in of.claim[of.verdict != "incomplete"]} for kind, of in rows.groupby("kind")}
+    told = {kind: {claim_of(rule).id for rule in of.claim[~of.verdict.isin(["incomplete", "too few"])]} for kind, of in rows.groupby("kind")}
     count = {scale: len(told.get(kind, ())) for scale, kind in KINDS.items()}
     return (
-        f"Of the paper's {len(CLAIMS)} claims, {count['paper']} have been tested by our own runs at the paper's scale; "
-        f"{count['counted']} are counted, exactly; {count['night']} are judged by runs with a quarter of the schedule; a short "
-        f"training shows directions of {count['pocket']}, and judges none."
+        f"Of the paper's {len(CLAIMS)} claims, {count['paper']} have been tested at the paper's scale by our own runs and "
+        f"{count['public']} by public runs; {count['counted']} are counted; {count['night']} are judged by our runs with a "
+        f"quarter of the schedule; of {count['pocket']} a short training shows directions, which judge nothing."
     )
 
 
@@ -229,7 +199,8 @@ def summary(runs: pd.DataFrame | None = None) -> str:
     lines = []
     for kind in KINDS.values():
         of = rows[rows.kind == kind]
-        found = "; ".join(f"{verdict}: {', '.join(ids)}" for verdict, ids in of.groupby("verdict", sort=False).claim)
+        words = of.verdict.str.replace(r" \(\d+ of \d+ sources\)| at initialisation", "", regex=True)
+        found = "; ".join(f"{verdict}: {', '.join(ids)}" for verdict, ids in of.claim.groupby(words, sort=False))
         lines.append({"evidence": kind, "what it says of which claims": found or "no run yet"})
     return f"{state(rows)}\n\n{pd.DataFrame(lines).to_markdown(index=False)}"
 

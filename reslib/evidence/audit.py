@@ -22,12 +22,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .. import data, probes, testing
+from .. import data, evaluation, probes
 from ..files import renamed
 from ..measures import PROBE_PIXELS, describe_data, short
 from ..recipes import CIFAR
-from ..records import environment, pack, refuse_constant, unpack
-from ..records import folder as records_folder
+from ..record import environment, pack, refuse_constant, unpack
+from ..record import folder as records_folder
 from .published import Source, describe, name_of, reported
 from .weights import SUFFIXES, read_weights, readings
 
@@ -104,7 +104,7 @@ def choose(path: str, source: Source, tensors: dict, few: list) -> tuple[str | N
         found = [reading for reading in found if (reading[0] is None) == (names[-1] == "plain")] or found
     if source.zero_channels:
         found = [reading for reading in found if reading[1] in (None, source.zero_channels)]
-    good = (reading for reading in found if testing.evaluate(reading[2], few)["top1_error"] < 50)
+    good = (reading for reading in found if evaluation.evaluate(reading[2], few)["top1_error"] < 50)
     return found[0] if len(found) == 1 else next(good, found[0])
 
 
@@ -124,12 +124,12 @@ def measure(path: Path, folder: Path, source: Source, data_dir=None) -> Audit:
         raise ValueError(f"{path} {error}.") from None
     net = net.to(memory_format=torch.channels_last)
     depth = 6 * len(net.layer1) + 2
-    logits, labels = testing.predict(net, batches(test, source, data_dir))
-    recomputed = testing.recomputed_bn(net, batches(train, source, data_dir))
+    logits, labels = evaluation.predict(net, batches(test, source, data_dir))
+    recomputed = evaluation.recomputed_bn(net, batches(train, source, data_dir))
     scores = (
-        testing.evaluate(net, batches(train, source, data_dir)),
-        testing.score(logits, labels),
-        testing.evaluate(recomputed, batches(test, source, data_dir)),
+        evaluation.evaluate(net, batches(train, source, data_dir)),
+        evaluation.score(logits, labels),
+        evaluation.evaluate(recomputed, batches(test, source, data_dir)),
     )
     measured = dict(zip(MEASURED, [short(s[key]) for s in scores for key in ("top1_error", "loss")], strict=True))
     images, labels = few[0]

@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..claims import paper
-from ..records import folder
-from ..rules import interval
+from ..comparison import interval
+from ..reported import paper
+from ..record import folder
 
 FEWEST, SHARE = 3, 2 / 3
 RULE = """An author counts once. *Agrees*: at least two thirds of the authors have the claim's sign, and the 95 % t interval of
