@@ -113,9 +113,11 @@ def judge(frame: pd.DataFrame | None = None) -> dict:
     row = {"kind": "at the start", "scale": "start", "claim": "C22", "paper": "largely addressed", "ours": "", "n": 0}
     if not judged:
         return row | {"verdict": "no evidence"}
-    ours = "decades a layer, " + "; ".join(str(part).split(" (n")[0] for part in judged)
+    rounded = ((part.what, *(round(x, 3) + 0.0 for x in (part.estimate, *part.interval()))) for part in judged)
+    told = "; ".join("{} {:.3f} [{:.3f}, {:.3f}]".format(*part) for part in rounded)
     tests = multipletests([part.p_against for part in judged], (1 - CONFIDENCE) / 2, method="holm")[0]
     beyond = any(test and part.power() >= POWER for test, part in zip(tests, judged, strict=True))
     verdict = "contradicted" if beyond else "undecided"
     verdict = "supported" if all(part.outcome == "for" for part in judged) else verdict
-    return row | {"ours": ours, "n": min(part.n for part in judged), "verdict": f"{verdict} at initialisation"}
+    verdict = {"ours": f"decades a layer, {told}", "verdict": f"{verdict} at initialisation"}
+    return row | verdict | {"n": min(part.n for part in judged)}
