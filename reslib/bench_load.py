@@ -23,7 +23,8 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from . import bench, data, ffcv_backend
+from . import bench, data
+from .data import convert, fast, photographs, tree
 from .files import renamed
 from .recipes import CIFAR, IMAGENET, Recipe
 from .records import environment
@@ -75,7 +76,7 @@ def cifar_contenders(data_dir, workers: list[int], device: str) -> Contenders:
         part = f"CIFAR-10, {recipe.size} px"
         where = dict(recipe=recipe, data_dir=data_dir, device=device)
         found[part, "array", 2 if device == "cpu" else 0] = lambda where=where: _ours(**where, backend="array")
-        if ffcv_backend.available() and device == "cpu":
+        if fast.available() and device == "cpu":
             found |= {(part, "ffcv", w): lambda w=w, where=where: _ours(**where, backend="ffcv", workers=w) for w in workers}
     found["CIFAR-10, 32 px", "torch", 0] = lambda: _ours(CIFAR, data_dir=data_dir, device=device, backend="torch", workers=0)
     return found
@@ -153,67 +154,42 @@ def first_batches(backend: str, data_dir: Path, imagenet: bool = False) -> list[
 
 
 def differences(folder: Path, name: str) -> dict:
-    """How far ffcv's crops, from the file `name`, are from torchvision's, in 255ths: the same rectangles, other pixels."""
+    """How far ffcv's crops, from the file `name`, are from torchvision's, in 255ths: the same rectangles, other pixels.
+
+    Mean, median and 99th percentile of absolute differences.
+    """
     recipe = replace(IMAGENET, batch=1, colour=0.0)
     pairs = zip(*(data.loader(recipe, "train", data_dir=folder / name, backend=b, workers=1) for b in ("ffcv", "torch")),
                 strict=True)  # fmt: skip
-    return described(name, [(x - u).abs().numpy() * 255 for (x, _), (u, _) in pairs])
+    gaps = np.stack([(x - u)[0].abs().numpy() * 255 for (x, _), (u, _) in pairs])
+    return {"file": name, "mean": round(float(gaps.mean()), 2), "median": round(float(np.median(gaps)), 2),
+            "p99": round(float(np.quantile(gaps, 0.99)), 1), "crops": len(gaps)}  # fmt: skip
 
 
-def described(name: str, gaps: list[np.ndarray]) -> dict:
-    """Mean, median and 99th percentile of absolute differences, in 255ths, over so many images."""
-    flat = np.concatenate([gap.ravel() for gap in gaps])
-    return {"file": name, "mean": round(float(flat.mean()), 2), "median": round(float(np.median(flat)), 2),
-            "p99": round(float(np.quantile(flat, 0.99)), 1), "crops": len(gaps)}  # fmt: skip
-
-
-def causes(tree, most: int = 100) -> list[dict]:
-    """What `differences` is made of, each alone: FFCV's JPEG decoder against PIL's, whole photographs; and, on the same pixels,
-    INTER_AREA against antialiased bilinear, the centre of 224 pixels at a shorter side of 256."""
-    from torchvision.transforms.v2.functional import crop, resize
-
-    from .photos import CENTRE, centre, decoded, to_store
-
-    decoding, resizing, (side, size) = [], [], CENTRE
-    for name in tree.names[:most]:
-        reference = decoded(tree.folder / name)  # (3, H, W)
-        pixels = reference.permute(1, 2, 0).numpy()
-        own = to_store(tree.folder / name, "jpg", 1 << 16)[1]
-        decoding.append(np.abs(own.astype(np.int16) - pixels)[::4, ::4])  # one pixel in 16: enough, in less memory
-        height, width = (n * side // min(pixels.shape[:2]) for n in pixels.shape[:2])
-        small = crop(resize(reference, [height, width], antialias=True), (height - size) // 2, (width - size) // 2, size, size)
-        resizing.append(np.abs(small.permute(1, 2, 0).numpy().astype(np.int16) - centre(pixels)))
-    return [described("decoding alone", decoding), described("resizing alone", resizing)]
-
-
-def run(data_dir=None, photographs: Path | None = None, rounds: int = 5, seconds: float = 1.5, workers=(1, 2),
+def run(data_dir=None, source: Path | None = None, rounds: int = 5, seconds: float = 1.5, workers=(1, 2),
         device: str = "cpu") -> dict:  # fmt: skip
     """The whole benchmark as one record. Raises as `data.loader` and `convert.convert`."""
+    images = source and tree.tree(source, "train")
     workers, start = list(workers), datetime.now(UTC).isoformat(timespec="seconds")
     with tempfile.TemporaryDirectory() as folder:
         contenders, folder = cifar_contenders(data_dir, workers, device), Path(folder)
-        fresh, gaps, sizes, colours = [], [], [], None
-        backends = ["array", "ffcv"] if ffcv_backend.available() else ["array"]
-        for backend in backends:
+        fresh, gaps, colours = [], [], None
+        for backend in ["array", "ffcv"] if fast.available() else ["array"]:
             fresh += first_batches(backend, data.data_folder(data_dir).absolute())
-        if photographs is not None:
-            from . import convert, imagenet, photos
-
-            tree = photos.tree(photographs, "train")
+        if images is not None:
             for name, kind in FILES.items():
-                convert.convert(photographs, folder / name, "train", *kind, jobs=min(2, os.cpu_count() or 1))
-            batch = max(1, min(64, len(tree.names) // 8))  # so that an epoch of few photographs has batches to overlap
-            contenders |= photograph_contenders(tree, folder, workers, device, batch)
+                convert.convert(source, folder / name, "train", *kind, jobs=min(2, os.cpu_count() or 1))
+            batch = max(1, min(64, len(images.names) // 8))  # so that an epoch of few photographs has batches to overlap
+            contenders |= photograph_contenders(images, folder, workers, device, batch)
             fresh += first_batches("ffcv", folder / "raw 480", imagenet=True)
-            gaps = [differences(folder, name) for name in ("raw 480", "jpg 480")] + causes(tree)
-            values, vectors = photos.components(imagenet.statistics(folder / "raw 480")[1])
-            cosines = np.abs((vectors * photos.PUBLISHED).sum(0)).round(4)
+            gaps = [differences(folder, name) for name in ("raw 480", "jpg 480")]
+            values, vectors = photographs.components(photographs.statistics(folder / "raw 480")[1])
+            cosines = np.abs((vectors * photographs.PUBLISHED).sum(0)).round(4)
             colours = dict(eigenvalues=values.round(4).tolist(), cosines_to_published=cosines.tolist())
-            sizes = [dict(zip(("mode", "side", "bytes", "GB"), row, strict=True)) for row in photos.disk_sizes(tree)]
         rows = measure(contenders, rounds, seconds, device)
     machine = environment(torch.device(device), torch.get_num_threads()) | {"cores": os.cpu_count()}
     about = dict(schema=SCHEMA, kind="bench load", start=start, rounds=rounds, seconds=seconds, environment=machine)
-    about |= dict(photographs=photographs and len(tree.names), colours=colours, disk=sizes)
+    about |= dict(photographs=images and len(images.names), colours=colours)
     return about | dict(rows=rows, fresh=fresh, pixel_differences=gaps)
 
 
@@ -279,6 +255,4 @@ def table(record: dict) -> str:
         lines += [
             f"| {r['file']} | {r['mean']} | {r['median']} | {r['p99']} | {r['crops']} |" for r in record["pixel_differences"]
         ]
-        lines += ["", "| stored as | kB an image | GB for all of ImageNet |", "|---|---|---|"]
-        lines += [f"| {r['mode']} {r['side']} | {r['bytes'] / 1e3:.0f} | {r['GB']:,.0f} |" for r in record["disk"]]
     return "\n".join(lines)
