@@ -48,9 +48,9 @@ def apart(work: Callable, *args, total: int, desc: str | None = None):
         try:
             pickle.dump((work, args), child.stdin, protocol=5)
             child.stdin.close()
-            with tqdm(total=total, desc=desc, unit="image", disable=desc is None) as bar:
+            with tqdm(total=total, desc=desc, unit="image") if desc else contextlib.nullcontext() as bar:
                 while isinstance(news := pickle.load(child.stdout), int):
-                    bar.update(news)
+                    bar and bar.update(news)
         except BaseException as error:  # Ctrl-C too
             os.killpg(child.pid, signal.SIGTERM)  # what tracks shared memory ignores it, and cleans up
             listener.join()
@@ -80,6 +80,7 @@ def _apart() -> None:
         pickle.dump(news, out)
         out.flush()
 
+    os.register_at_fork(after_in_child=out.close)  # so that the other end hears of this process's death
     multiprocessing.set_start_method("fork", force=True)
     threading.Thread(target=watch, daemon=True).start()
     fast.available()
