@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -274,10 +275,23 @@ def test_no_folder_to_write_to(tmp_path):
 def descendants(pid: int) -> list[int]:
     """Processes, and theirs, that are still there."""
     try:
-        found = [int(p) for p in open(f"/proc/{pid}/task/{pid}/children").read().split()]
+        found = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
     return found + [q for p in found for q in descendants(p)]
+
+
+def apart() -> list[int]:
+    """The process in which files are written, and those that it has forked."""
+    names = {p: Path(f"/proc/{p}/cmdline") for p in descendants(os.getpid())}
+    return [p for p, name in names.items() if name.exists() and b"writer._apart" in name.read_bytes()]
+
+
+def kill_one_of_two(which: int) -> None:
+    while len(apart()) < 2:
+        time.sleep(0.5)
+    time.sleep(0.5)
+    os.kill(apart()[which], signal.SIGKILL)
 
 
 class Waiting(list):
@@ -295,18 +309,11 @@ def test_a_killed_process_is_an_error_in_seconds(tmp_path, who):
 
     shared, killed = set(os.listdir("/dev/shm")), []
 
-    def apart() -> list[int]:
-        return [p for p in descendants(os.getpid()) if b"writer._apart" in open(f"/proc/{p}/cmdline", "rb").read()]
-
     def kill():
-        while len(apart()) < 2:  # the worker is forked from the writer
-            time.sleep(0.5)
-        time.sleep(0.5)
-        os.kill(apart()[who == "its worker"], signal.SIGKILL)
+        kill_one_of_two(who == "its worker")
         killed.append(time.monotonic())
 
-    killer = threading.Thread(target=kill, daemon=True)
-    killer.start()
+    threading.Thread(target=kill, daemon=True).start()
     fields = {"image": NDArrayField(np.dtype("u1"), (4,)), "label": IntField()}
     with pytest.raises(OSError, match=r"x\.beton could not be written, and no part of it is kept: a process .* was killed"):
         writer.write(tmp_path / "x.beton", Waiting([(np.zeros(4, np.uint8), 0)] * 5), fields, {"source": ""})

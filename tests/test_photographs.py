@@ -5,7 +5,6 @@ import os
 import re
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy import stats
+from test_fast import kill_one_of_two
 from typer.testing import CliRunner
 
 import reslib
@@ -271,22 +271,9 @@ def test_a_killed_process_while_photographs_are_read_is_an_error(tmp_path):
     (top / "train" / "cat" / "0.JPEG").unlink()
     os.mkfifo(top / "train" / "cat" / "0.JPEG")  # a worker that opens it waits for ever
 
-    def kill():
-        found, until = [], time.monotonic() + 120
-        while len(found) < 2 and time.monotonic() < until:
-            time.sleep(0.2)
-            lines = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout.splitlines()
-            rows = [line.split(None, 2) for line in lines if "writer._apart" in line]
-            child = [pid for pid, parent, _ in rows if int(parent) == os.getpid()]
-            found = child + [pid for pid, parent, _ in rows if parent in child]
-        time.sleep(0.5)
-        os.kill(int(found[1]), signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
+    threading.Thread(target=kill_one_of_two, args=(1,), daemon=True).start()
     with pytest.raises(OSError, match=r"killed, or out of memory, near .*/cat/0\.JPEG"):
         convert.convert(top, tmp_path / "out", "train", "raw", 480, jobs=1)
-    killer.join()
     assert not (tmp_path / "out").exists()
 
 
