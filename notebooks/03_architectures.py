@@ -45,9 +45,9 @@ from ipywidgets import SelectionSlider, interact
 from torch import nn
 
 import reslib
-from reslib import IMAGENET, claims, counted, counts, parameters, plots, testing
+from reslib import IMAGENET, claims, counted, counts, evaluation, parameters, plots
 from reslib.counts import shape_of
-from reslib.records import cpu_name
+from reslib.record import cpu_name
 from reslib.resnet import BasicBlock, Bottleneck
 
 DEPTHS = (18, 34, 50, 101, 152)  # Table 1
@@ -164,8 +164,8 @@ ours |= {f"s34.{field}": getattr(IMAGENET, field) for field in ("batch", "moment
 ours |= {"s34.iterations": IMAGENET.steps, "s34.crop": IMAGENET.size}
 ours |= dict(zip(("s34.scale_min", "s34.scale_max"), IMAGENET.short_side, strict=True))
 ours |= {"s34.dropout": sum(isinstance(m, nn.Dropout) for name in residual for m in nets[name].modules())}
-ours |= {"s34.test.crops": len(testing.ten_crop(torch.zeros(3, 256, 256), IMAGENET.size))}
-ours |= {f"s34.test.scale{i}": side for i, side in enumerate(testing.SIDES, 1)}
+ours |= {"s34.test.crops": len(evaluation.ten_crop(torch.zeros(3, 256, 256), IMAGENET.size))}
+ours |= {f"s34.test.scale{i}": side for i, side in enumerate(evaluation.SIDES, 1)}
 assert {q for q in paper if q.startswith("s34.")} - set(ours) == {"s34.lr_divisor"}  # the schedule's, and no field of a recipe
 
 

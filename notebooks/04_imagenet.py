@@ -46,7 +46,7 @@ from torch.nn.functional import relu
 from torchvision.transforms.v2.functional import resize
 
 import reslib
-from reslib import IMAGENET, bench, claims, counted, counts, parameters, plots, testing
+from reslib import IMAGENET, bench, claims, counted, counts, evaluation, parameters, plots
 from reslib.data import photographs as photos
 from reslib.data.draws import photo_draws
 from reslib.resnet import IMAGENET_NETS
@@ -146,8 +146,8 @@ def ten_crops(image, size):  # (3, H, W) -> (10, 3, size, size)
     return torch.stack([*crops, *(crop.flip(2) for crop in crops)])
 
 
-square = testing.square(testing.shorter(pictures[1], 256), 256)
-assert torch.equal(ten_crops(square, 224), testing.ten_crop(square, 224))
+square = evaluation.square(evaluation.shorter(pictures[1], 256), 256)
+assert torch.equal(ten_crops(square, 224), evaluation.ten_crop(square, 224))
 
 # %% mystnb={"figure": {"caption": "Ten crops of the middle 256x256 pixels of a photograph whose shorter side is 256.", "name": "fig-ten-crops"}} tags=["hide-input"]
 figure, axes = plt.subplots(2, 6, figsize=(8, 2.9))
@@ -177,14 +177,14 @@ def scores(net, x):  # (B, 3, H, W) -> (B, classes, h, w)
 option = {layers: "A" if layers < 50 else "B" for layers in IMAGENET_NETS}  # the paper's nets
 net = replace(IMAGENET, depth=depth, shortcut=option[depth]).net().eval()  # untrained: its scores mean nothing, their places do
 with torch.no_grad():
-    x = testing.square(testing.shorter(pictures[1], 256), 224)[None] - mean
+    x = evaluation.square(evaluation.shorter(pictures[1], 256), 224)[None] - mean
     torch.testing.assert_close(scores(net, x).mean((2, 3)), net(x), rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(scores(net, x), testing.score_map(net, x), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(scores(net, x), evaluation.score_map(net, x), rtol=1e-3, atol=1e-4)
 
 rows = []
-for side in testing.SIDES:
-    view = testing.shorter(pictures[1], side)
-    *_, height, width = testing.score_map(net, view[None]).shape
+for side in evaluation.SIDES:
+    view = evaluation.shorter(pictures[1], side)
+    *_, height, width = evaluation.score_map(net, view[None]).shape
     rows.append((side, f"{view.shape[2]} x {view.shape[1]}", f"{width} x {height}"))
 sizes = pd.DataFrame(rows, columns=["shorter side", "image", "map of scores"]).set_index("shorter side")
 sizes.style.set_caption(f"The second photograph at the five scales of section 3.4, through ResNet-{depth}")

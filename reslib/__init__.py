@@ -12,11 +12,11 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from .data import loader
+from .evaluation import evaluate
 from .recipes import CIFAR, IMAGENET, Recipe
-from .records import Record, curves, records, replay
+from .record import Record, curves, records, replay
 from .resnet import cifar_plain, cifar_resnet, imagenet_plain, imagenet_resnet
-from .testing import evaluate
-from .train import train
+from .trainer import train
 
 __version__ = "0.1.0"
 __all__ = [

@@ -1,4 +1,4 @@
-"""python -m reslib data | train | plan | sweep | bench | claims: the same functions from a shell. `--help` after any."""
+"""python -m reslib data | train | plan | sweep | start | audit | claims | bench: functions from a shell. --help after any."""
 
 import json
 import math
@@ -12,7 +12,7 @@ import torch
 import typer
 
 from .recipes import CIFAR, SCALES
-from .train import in_a_line
+from .trainer import in_a_line
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 bench_app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
@@ -87,7 +87,7 @@ def train(
     anew: Annotated[bool, typer.Option(help="start over: take up neither checkpoint nor record")] = False,
 ):
     """Carry out a run; go on from its checkpoint if it was interrupted."""
-    from .train import train as run
+    from .trainer import train as run
 
     fields = dict(split_field(words) for words in change or [])
     option = None if shortcut.lower() == "none" else shortcut
@@ -126,7 +126,7 @@ def plan(
 ):
     """List every run that a claim or a table needs, the most valuable first, and how many of them are recorded."""
     from .plan import PLAN, table
-    from .records import load, records
+    from .record import load, records
 
     if out is not None and not out.is_dir():
         raise ValueError(f"{out} is no folder: --out names the one that a sweep wrote its records to.")
@@ -177,7 +177,7 @@ def step(depth: int = 20, size: Count = 32, batch: Count = 128, rounds: Count = 
          device: Device = None, data_dir: Path | None = None):  # fmt: skip
     """The training step: what `train` does against the plain eager NCHW loop, in turn, in one run."""
     from . import bench
-    from .train import device_of
+    from .trainer import device_of
 
     device = str(device_of(device))
     if threads:
@@ -203,7 +203,7 @@ def scaling(depths: str = "20,32,44,56,110", batches: str = "128", size: Count =
     """The training step across depth and batch: how cost grows, and what share of the machine's ceilings it reaches."""
     from . import bench
     from .parameters import cifar_depths, whole_numbers
-    from .train import device_of
+    from .trainer import device_of
 
     device = str(device_of(device))
     if threads:
@@ -216,7 +216,7 @@ def scaling(depths: str = "20,32,44,56,110", batches: str = "128", size: Count =
 
 def machine(device: str) -> str:
     """The processor, threads and release that a timing belongs to."""
-    from .records import device_name
+    from .record import device_name
 
     return f"{device_name(torch.device(device))}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
@@ -236,7 +236,7 @@ def load(
     """The loaders against plain torchvision + DataLoader, in turn, in one run."""
     from . import bench_load
     from .parameters import whole_numbers
-    from .train import device_of
+    from .trainer import device_of
 
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds is {seconds}: it must be above 0.")
@@ -251,22 +251,64 @@ def load(
 
 
 @app.command()
+def start(
+    write: Annotated[Path | None, typer.Option(help="folder for slopes.json, e.g. notebooks/records/start")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
+):
+    """What a layer does to signals and gradients before any training (C22): computed on CIFAR-10, about ten minutes."""
+    from .evidence import start
+
+    values = start.compute(data_dir)
+    means = start.table(values).groupby([*start.NAMES, "depth"])[["forward", "backward"]].mean()
+    print(
+        f"decades a layer, means of {len(start.SEEDS)} draws\n\n{means.reset_index().to_markdown(index=False, floatfmt='.4f')}"
+    )
+    if write:
+        print(f"\n{start.write(values, write)}")
+
+
+@app.command()
 def claims(
-    write: Annotated[Path | None, typer.Option(help="put the table into this file, between its claims marks")] = None,
+    write: Annotated[Path | None, typer.Option(help="put the summary into this file, between its claims marks")] = None,
 ):
     """Print the verdicts on the paper's claims, from the records."""
-    from .claims import table
+    from .claims import summary, table
     from .files import renamed
+    from .record import folder
 
+    if not folder().is_dir():
+        raise ValueError(f"{folder().absolute()} is no folder: RESLIB_RECORDS, or notebooks/records, must hold the records.")
     if write is None:
         return print(table())
     old = write.read_text(encoding="utf-8")
     marks = re.compile(r"(<!-- claims -->\n).*?(<!-- /claims -->)", re.DOTALL)
     if not marks.search(old):
         raise ValueError(f"{write} has no claims marks: put <!-- claims --> and <!-- /claims --> where the table belongs.")
-    text = table()
+    text = summary()
     with renamed(write) as file:
         file.write(marks.sub(lambda m: f"{m[1]}{text}\n{m[2]}", old).encode())
+
+
+@app.command()
+def audit(
+    folder: Annotated[Path, typer.Argument(help="<owner>+<repo>/ folders of weights and logs, or one of them")],
+    out: Annotated[Path, typer.Option(help="folder for the records")] = Path("notebooks/records/audits"),
+    data_dir: Annotated[Path | None, typer.Option(help="holds CIFAR-10; default: $RESLIB_DATA, else ./data")] = None,
+):
+    """Measure the CIFAR-10 nets that others published: errors, probes and predictions, one record a net."""
+    from .evidence.audit import audit_folder, write_audit
+
+    failed = False
+    for found in audit_folder(folder, data_dir):
+        if isinstance(found, ValueError):
+            failed = True
+            print(in_a_line(found), file=sys.stderr, flush=True)
+            continue
+        said = ", ".join(f"{kind} {error:.2f} %" for kind, error in found.reported.items()) or "nothing"
+        print(f"{write_audit(found, out)}: test error {found.measured['test_error']:.2f} %; reported: {said}; agrees with "
+              f"{found.agrees_with or 'none'}", flush=True)  # fmt: skip
+    if failed:
+        sys.exit(1)
 
 
 def main() -> None:

@@ -13,10 +13,10 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from . import counts, data
+from .cuda_graph import GraphedStep
 from .recipes import CIFAR
-from .resident import ResidentStep
 from .resnet import cifar_resnet
-from .train import in_bf16, optimizer_for, train_step
+from .trainer import in_bf16, optimizer_for, train_step
 
 PLAIN, EAGER, COMPILED, GRAPH = "eager NCHW", "channels_last", "channels_last, compiled", "CUDA graph"
 SCRIPT = "usual script"
@@ -82,7 +82,7 @@ def steps_of(depth: int, size: int, batch: int, variants, device: str, data_dir=
             batches = usual_batches(usual_cifar(data_dir), batch, 0 if device == "cpu" else 4, device)
             made[name] = partial(usual_step, net, optimizer, batches)
         elif name.startswith(GRAPH):
-            made[name] = partial(ResidentStep(recipe, net, optimizer, one, data_dir=data_dir), recipe.lr)
+            made[name] = partial(GraphedStep(recipe, net, optimizer, one, data_dir=data_dir), recipe.lr)
         else:
             made[name] = partial(one, images, labels)
         made[name]()

@@ -27,8 +27,8 @@ from . import bench, data
 from .data import convert, fast, tree
 from .files import renamed
 from .recipes import CIFAR, IMAGENET
-from .records import environment
-from .records import folder as records_folder
+from .record import environment
+from .record import folder as records_folder
 
 SCHEMA = 1
 SETS = {"photographs, scales 256 to 480": ((256, 480), ("raw 480", "jpg 480")), "photographs, 256": ((256, 256), ("raw 256",))}

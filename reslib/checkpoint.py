@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .files import renamed
-from .records import COLUMNS
+from .record import COLUMNS
 
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))  # Windows: no SIGHUP
 LOCK_SECONDS = 60  # to wait for a run that another process is at: one whose sweep was killed ends within them
@@ -39,7 +39,7 @@ class State:
     start: str = ""
     threads: int = 0
     rounded: list[int] = field(default_factory=list)  # iterations at which it was taken up from half precision
-    machines: list[dict] = field(default_factory=list)  # records.environment of each stretch, and the "step" it began at
+    machines: list[dict] = field(default_factory=list)  # record.environment of each stretch, and the "step" it began at
 
 
 def save_checkpoint(path: Path, net: nn.Module, optimizer, state: State, half: bool = False) -> None:

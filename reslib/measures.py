@@ -5,10 +5,10 @@ from dataclasses import replace
 
 from torch import nn
 
-from . import data, probes, testing
+from . import data, evaluation, probes
 from .checkpoint import State
 from .recipes import Recipe
-from .records import pack
+from .record import pack
 
 PROBE_PIXELS = 2**16  # of the images probed, in all: 256 of 16x16, 64 of 32x32
 FIRST_STEPS = (1, 2, 4, 8, 16)  # probed too: what the first steps do to a deep net
@@ -39,9 +39,9 @@ def probe(recipe: Recipe, net: nn.Module, step: int, still: dict) -> dict:
 def finish(recipe: Recipe, net: nn.Module, state: State, still: dict) -> tuple[dict, str]:
     """The final passes, with moving-average and with recomputed BN statistics; returns (final, packed predictions)."""
     everything, test = (whole(recipe, split, still) for split in ("train", "test"))
-    logits, labels = testing.predict(net, test)
-    tested, trained = testing.score(logits, labels), testing.evaluate(net, everything)
-    recomputed = testing.evaluate(testing.recomputed_bn(net, everything), test)
+    logits, labels = evaluation.predict(net, test)
+    tested, trained = evaluation.score(logits, labels), evaluation.evaluate(net, everything)
+    recomputed = evaluation.evaluate(evaluation.recomputed_bn(net, everything), test)
     note_test(state, tested["top1_error"], tested["loss"])
     final = {
         "step": state.step,
@@ -51,15 +51,15 @@ def finish(recipe: Recipe, net: nn.Module, state: State, still: dict) -> tuple[d
         "test_error_recomputed_bn": recomputed["top1_error"], "test_loss_recomputed_bn": recomputed["loss"],
     }  # fmt: skip
     if recipe.split != "50k":
-        final["val_error"] = testing.evaluate(net, whole(recipe, "val", still))["top1_error"]
+        final["val_error"] = evaluation.evaluate(net, whole(recipe, "val", still))["top1_error"]
     if recipe.warmup_lr is not None:
         final["warmup_steps"] = state.warm_at
     if recipe.shortcut is None and recipe.layers == 2 and recipe.depth < probes.EXTENDED_DEPTH:
         deep = probes.extend_by_identity(net, probes.EXTENDED_DEPTH)
         final["identity_extension"] = {
             "depth": probes.EXTENDED_DEPTH,
-            "train_error": short(testing.evaluate(deep, everything)["top1_error"]),
-            "logit_difference": short((testing.predict(deep, test)[0] - logits).abs().max().item()),
+            "train_error": short(evaluation.evaluate(deep, everything)["top1_error"]),
+            "logit_difference": short((evaluation.predict(deep, test)[0] - logits).abs().max().item()),
         }
     final = {k: short(v) if isinstance(v, float) else v for k, v in final.items()}
     return final, pack(logits.argmax(1).numpy())

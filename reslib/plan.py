@@ -1,7 +1,8 @@
 """The run plan: every run that a claim or a table needs. `python -m reslib plan` lists it.
 
-It was fixed when the runs of `core` had been made at pocket scale, and grew four times since: `start`, which explores, `count`,
-then night scale at 32x32, and `more`. When, by commit, is told in book/claims.md.
+It was fixed when the runs of `core` had been made at pocket scale, and grew five times since: `start`, which explores, `count`,
+then night scale at 32x32, `more`, and last `explosion`, which explores too, with fan-out split in two. When, by commit, is
+told in book/claims.md.
 
 A group of recipes is named for what it is for; groups are ordered by worth, the most valuable first, and within a group the
 first seed of every net comes before the second of any. A recipe is planned at a scale with the seeds of `SEEDS`.
@@ -20,8 +21,8 @@ SEEDS = {"pocket": (0, 1, 2), "night": (0, 1, 2), "paper": (0, 1, 2, 3, 4)}
 """The seeds of the evidence, fixed beforehand. Pilots use 1000 and above; `demo` runs are demonstrations, never judged."""
 
 
-def plain(depth: int) -> Recipe:
-    return replace(CIFAR, depth=depth, shortcut=None)
+def plain(depth: int, **changes) -> Recipe:
+    return replace(CIFAR, depth=depth, shortcut=None, **changes)
 
 
 def residual(depth: int, **changes) -> Recipe:
@@ -56,6 +57,11 @@ PLAN = (
     Group("warm-up", "C14", "110 layers straight at 0.1 (footnote 5)", (residual(110, warmup_lr=None),)),
     Group("start", "explores C13", "20 and 56 layers with the warm-up too: the series over depth mixes two schedules",
           tuple(residual(depth, warmup_lr=0.01) for depth in (20, 56)), scales=("pocket",)),
+    Group("explosion", "explores C3", "do exploding gradients spoil the start? With the warm-up (residual: in start), with "
+          "gradients clipped at a norm of 1, with a small classifier",
+          tuple(plain(depth, warmup_lr=0.01) for depth in (20, 56))
+          + tuple(net(depth, **change) for depth in (20, 56) for net in (plain, residual)
+                  for change in ({"clip": 1.0}, {"fc_std": 0.01})), scales=("pocket",)),
     Group("longer", "C4", "three times the iterations (footnote 3)", (plain(20), plain(56)), times=3),
     Group("shallow", "C13", "does accuracy saturate before it degrades?",
           tuple(net(depth) for depth in (8, 14) for net in (plain, residual))),
@@ -63,7 +69,8 @@ PLAN = (
           tuple(residual(depth, split="45k/5k") for depth in (20, 56))),
     Group("ambiguities", "Table 6", "what the paper leaves open: each differs from ResNet-20 of core in one thing",
           tuple(residual(20, **change) for change in ({"init": "fan_out"}, {"decay_bn": False}, {"momentum_form": "caffe"},
-                                                      {"bn_batch": 64}, {"border": "black"}))),
+                                                      {"bn_batch": 64}, {"border": "black"}, {"init": "fan_out_conv"},
+                                                      {"init": "fan_out_fc"}))),
     Group("count", "Table 6", "the 400 iterations of the paper's warm-up on top of its 64k, not among them", (residual(110),),
           scales=("paper",), extra=400),
     Group("more", "C13 C19", "ResNet-110 against 20 and 56 layers needs nine runs of each",

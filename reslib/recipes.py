@@ -23,7 +23,8 @@ class Recipe:
     shortcut: str | None = "A"  # "A", "B", "C" (section 4.1); None: a plain net
     layers: int = 2  # 3x3 layers in a CIFAR block; 1: section 3.2's single-layer F
     stride_on: str = "1x1"  # of bottlenecks: "1x1" the paper (v1), "3x3" most libraries (v1.5)
-    init: str = "fan_in"  # He initialisation by "fan_in" (Caffe's default) or "fan_out"
+    init: str = "fan_in"  # He initialisation by "fan_in" (Caffe's default), "fan_out", or one part by fan-out: resnet.INITS
+    fc_std: float | None = None  # the classifier's weights from N(0, fc_std^2) instead of He's
     split: str = "50k"  # train on all 50,000, or "45k/5k" (the last 5,000 held out)
 
     scale: str = "paper"  # "demo", "pocket", "night", "paper": see SCALES
@@ -39,6 +40,7 @@ class Recipe:
     batch: int = 128  # images
     lr: float = 0.1
     momentum: float = 0.9
+    clip: float | None = None  # gradients are scaled down to this global L2 norm where theirs is larger
     weight_decay: float = 1e-4
     decay_bn: bool = True  # on BN's scale and shift too, as in Caffe
     momentum_form: str = "pytorch"  # v = m v + g, w -= lr v; "caffe": v = m v + lr g, w -= v, which differs where lr changes
@@ -69,6 +71,9 @@ class Recipe:
             raise ValueError(f"seed is {self.seed!r}: it must be a whole number of at least 0, and below 2^63.")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum!r}: it must be at least 0, and below 1.")
+        for name in ("clip", "fc_std"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"{name} is {value!r}: it must be above 0, or null.")
         if not 0 <= self.pad <= 127:
             raise ValueError(f"pad is {self.pad!r}: it must be between 0 and 127 pixels.")
         object.__setattr__(self, "milestones", tuple(self.milestones))
@@ -112,7 +117,7 @@ class Recipe:
             net = resnet.imagenet_resnet(self.depth, self.shortcut, self.stride_on)
         else:
             net = resnet.cifar_resnet(self.depth, self.shortcut, self.layers)
-        return resnet.he_init(net, self.seed, self.init)
+        return resnet.he_init(net, self.seed, self.init, self.fc_std)
 
     @property
     def id(self) -> str:
@@ -125,6 +130,13 @@ class Recipe:
         """ "plain56", "resnet56-A"; with one-layer blocks "resnet56-A-1layer"."""
         name = f"plain{self.depth}" if self.shortcut is None else f"resnet{self.depth}-{self.shortcut}"
         return name if self.layers == 2 else f"{name}-1layer"
+
+    @property
+    def told(self) -> str:
+        """The net in prose: "plain-56", "ResNet-56"; other options than A, and one-layer blocks, are named."""
+        if self.shortcut is None:
+            return f"plain-{self.depth}"
+        return f"ResNet-{self.depth}" + f" {self.shortcut}" * (self.shortcut != "A") + ", one-layer" * (self.layers == 1)
 
     @property
     def name(self) -> str:
@@ -178,7 +190,7 @@ ALLOWED = {
     "shortcut": resnet.SHORTCUTS,
     "layers": (1, 2),
     "stride_on": ("1x1", "3x3"),
-    "init": ("fan_in", "fan_out"),
+    "init": resnet.INITS,
     "border": ("mean", "black"),
     "precision": ("tf32", "bf16"),
     "momentum_form": ("pytorch", "caffe"),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
 SHORTCUTS = (None, "A", "B", "C")
+INITS = ("fan_in", "fan_out", "fan_out_conv", "fan_out_fc")
 
 
 class ZeroPadding(nn.Module):
@@ -137,15 +138,24 @@ class ResNet(nn.Module):
         return self.fc(x.mean((2, 3)))  # global average pooling: (B, C, H, W) -> (B, C)
 
 
-def he_init(net: nn.Module, seed: int | None = None, mode: str = "fan_in") -> nn.Module:
+def he_init(net: nn.Module, seed: int | None = None, mode: str = "fan_in", fc_std: float | None = None) -> nn.Module:
     """He initialisation ([13] of the paper): weights N(0, 2 / fan), biases 0, BN scale 1 and shift 0. In place.
 
-    mode: "fan_in" (Caffe's default) or "fan_out". seed=None draws from torch's global generator.
+    mode: "fan_in" (Caffe's default) or "fan_out"; by fan-out the convolutions alone, "fan_out_conv", or the classifier alone,
+    "fan_out_fc". fc_std: the classifier's weights N(0, fc_std^2) instead. All draw the same numbers and scale them otherwise.
+    seed=None draws from torch's global generator. Raises ValueError for an unknown mode.
     """
+    if mode not in INITS:
+        raise ValueError(f"init {mode!r} is unknown: use one of {', '.join(map(repr, INITS))}.")
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu", generator=generator)
+            part = "fan_out_fc" if isinstance(module, nn.Linear) else "fan_out_conv"
+            fan = "fan_out" if mode in ("fan_out", part) else "fan_in"
+            if fc_std is not None and isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=fc_std, generator=generator)
+            else:
+                nn.init.kaiming_normal_(module.weight, mode=fan, nonlinearity="relu", generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):

@@ -25,8 +25,8 @@ from .checkpoint import LOCK_SECONDS, STOPS, BusyError, busy
 from .files import drawing_seconds, writable
 from .plan import planned, work
 from .recipes import Recipe
-from .records import device_name, folder, read
-from .train import device_of, in_a_line, train
+from .record import device_name, folder, read
+from .trainer import device_of, in_a_line, train
 
 SIDE_BY_SIDE = 4  # runs on one GPU, where --jobs does not say; not measured yet
 STOP_SECONDS = 60  # for a run to finish its iteration and save

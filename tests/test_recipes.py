@@ -22,10 +22,13 @@ def test_the_published_protocols():
     )
 
 
-def test_ids_do_not_change():
+def test_ids_do_not_change(root):
     """Recorded runs are found by them."""
     assert replace(CIFAR, depth=56, shortcut=None).at("pocket").name == "cifar10-plain56-pocket-s0-5a68e56a"
     assert replace(CIFAR, seed=2).at("pocket").name.startswith("cifar10-resnet20-A-pocket-s2-")
+    for file in sorted((root / "notebooks" / "records").glob("*.json")):
+        recorded = json.loads(file.read_text())
+        assert Recipe.from_dict(recorded["recipe"]).id == recorded["recipe_id"] == file.stem[-8:]
     assert len({replace(CIFAR, seed=s, depth=d).at(k).id for s in (0, 1) for d in (20, 56) for k in ("pocket", "paper")}) == 8
 
 
@@ -73,6 +76,10 @@ def test_frozen():
         (dict(depth=True), "depth is True"),
         (dict(seed=2**64), r"below 2\^63"),
         (dict(plateau=True), "plateau is for ImageNet"),
+        (dict(clip=0), "clip is 0: it must be above 0, or null"),
+        (dict(clip=float("inf")), "clip is inf: it must be a number or null"),
+        (dict(fc_std=-0.01), "fc_std is -0.01: it must be above 0, or null"),
+        (dict(init="fan_both"), "init 'fan_both' is unknown: use one of 'fan_in', 'fan_out', 'fan_out_conv', 'fan_out_fc'"),
     ],
 )
 def test_wrong_recipes_are_refused(changes, says):

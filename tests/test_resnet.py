@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from reslib import cifar_plain, cifar_resnet, imagenet_plain, imagenet_resnet
-from reslib.resnet import he_init
+from reslib.resnet import INITS, he_init
 
 CIFAR_PARAMETERS = {20: 0.2697, 32: 0.4642, 44: 0.6586, 56: 0.8530, 110: 1.7280, 1202: 19.421}  # millions, option A
 
@@ -125,12 +125,17 @@ def test_one_layer_blocks():
         cifar_resnet(21, layers=1)
 
 
-@pytest.mark.parametrize("mode", ["fan_in", "fan_out"])
+@pytest.mark.parametrize("mode", INITS)
 def test_he_initialisation(mode):
     net = he_init(imagenet_resnet(18), seed=3, mode=mode)
     weight = net.layer4[0].conv1.weight  # (512, 256, 3, 3)
-    fan = 9 * (256 if mode == "fan_in" else 512)
+    fan = 9 * (512 if mode in ("fan_out", "fan_out_conv") else 256)
     assert weight.std().item() == pytest.approx((2 / fan) ** 0.5, rel=0.01)
+    fan = 1000 if mode in ("fan_out", "fan_out_fc") else 512
+    assert net.fc.weight.std().item() == pytest.approx((2 / fan) ** 0.5, rel=0.01) and not net.fc.bias.any()
+    small = he_init(imagenet_resnet(18), seed=3, mode=mode, fc_std=0.01)  # the same draws, the classifier's scaled otherwise
+    assert torch.equal(weight, small.layer4[0].conv1.weight)
+    torch.testing.assert_close(small.fc.weight / 0.01, net.fc.weight / (2 / fan) ** 0.5)
     assert torch.equal(weight, he_init(imagenet_resnet(18), seed=3, mode=mode).layer4[0].conv1.weight)
     assert not torch.equal(weight, he_init(imagenet_resnet(18), seed=4, mode=mode).layer4[0].conv1.weight)
 
@@ -146,6 +151,7 @@ def test_he_initialisation(mode):
         (lambda: imagenet_resnet(35), "not in Table 1"),
         (lambda: imagenet_resnet(50, stride_on="2x2"), "stride_on"),
         (lambda: imagenet_plain(50), "use 18 or 34"),
+        (lambda: he_init(cifar_plain(20), mode="fan"), "init 'fan' is unknown"),
     ],
 )
 def test_bad_arguments_are_named(make, says):

@@ -18,7 +18,7 @@ import torch
 import reslib
 from reslib import CIFAR, plan, records
 from reslib.checkpoint import busy
-from reslib.records import read
+from reslib.record import read
 from reslib.sweep import collect, missing, sweep
 
 SCRIPT = """

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import errno
 import fcntl
-import importlib
 import math
 import os
 import random
@@ -21,10 +20,9 @@ import pytest
 import torch
 
 import reslib
-from reslib import CIFAR, checkpoint, measures, probes, testing
-from reslib.records import read
+from reslib import CIFAR, checkpoint, evaluation, measures, probes, trainer
+from reslib.record import read
 
-train = importlib.import_module("reslib.train")
 run = partial(reslib.train, device="cpu")  # the same bits everywhere: also where there is a GPU
 TINY = replace(replace(CIFAR, depth=8).at("demo"), steps=20, milestones=(10, 15), eval_every=10)
 
@@ -64,9 +62,9 @@ def test_a_run_is_the_plain_loop(tmp_path):
 
 
 def test_a_compiled_run_is_the_plain_loop_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "COMPILE_STEPS", TINY.steps)
+    monkeypatch.setattr(trainer, "COMPILE_STEPS", TINY.steps)
     record = run(TINY, out_dir=tmp_path / "compiled")
-    monkeypatch.setattr(train, "COMPILE_STEPS", TINY.steps + 1)
+    monkeypatch.setattr(trainer, "COMPILE_STEPS", TINY.steps + 1)
     eager = run(TINY, out_dir=tmp_path / "eager")
     assert (record.environment["compiled"], eager.environment["compiled"]) == (True, False)
     assert record.curve["train_loss"] == pytest.approx(eager.curve["train_loss"], rel=5e-3)
@@ -88,26 +86,28 @@ class StandIn:
 
 
 @pytest.mark.parametrize("graph", [False, True])
-@pytest.mark.parametrize(("start", "change"), [(0, {}), (9, {}), (0, {"border": "black"}), (0, {"momentum": 0.0})])
+@pytest.mark.parametrize(
+    ("start", "change"), [(0, {}), (9, {}), (0, {"border": "black"}), (0, {"momentum": 0.0}), (0, {"clip": 0.5})]
+)
 def test_the_resident_step_is_the_reference_step(start, change, graph, monkeypatch):
     """Iteration by iteration the same bits, over an epoch (11 batches), fresh and resumed; recording changes nothing."""
     recipe = replace(TINY, **change)
     net, other = (TINY.net().to(memory_format=torch.channels_last) for _ in "ab")
-    optimizer, resident_optimizer = (train.optimizer_for(recipe, n) for n in (net, other))
-    batches = train.stream(recipe, 0, backend="array")
+    optimizer, resident_optimizer = (trainer.optimizer_for(recipe, n) for n in (net, other))
+    batches = trainer.stream(recipe, 0, backend="array")
     for _ in range(start):
-        train.train_step(net, optimizer, *next(batches))
+        trainer.train_step(net, optimizer, *next(batches), clip=recipe.clip)
     other.load_state_dict(net.state_dict())
     resident_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    one = partial(train.train_step, other, resident_optimizer)
-    step = train.ResidentStep(recipe, other, resident_optimizer, one, step=start)
+    one = partial(trainer.train_step, other, resident_optimizer, clip=recipe.clip)
+    step = trainer.GraphedStep(recipe, other, resident_optimizer, one, step=start)
     if graph:
         StandIn(monkeypatch).step = step
         step.record()
     for number in range(start, 15):
-        lr = train.lr_at(TINY, number)
+        lr = trainer.lr_at(TINY, number)
         optimizer.param_groups[0]["lr"] = lr
-        loss, wrong = train.train_step(net, optimizer, *next(batches))
+        loss, wrong = trainer.train_step(net, optimizer, *next(batches), clip=recipe.clip)
         assert [loss, wrong] == list(step(lr))
     assert all(
         torch.equal(ours, theirs) for ours, theirs in zip(net.state_dict().values(), other.state_dict().values(), strict=True)
@@ -126,7 +126,7 @@ on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_run_on_a_gpu_is_the_run_on_a_cpu(change, compiled, tmp_path, monkeypatch):
     recipe = replace(TINY, **change)
     cpu = run(recipe, out_dir=tmp_path / "cpu")
-    monkeypatch.setattr(train, "COMPILE_STEPS", recipe.steps + (not compiled))
+    monkeypatch.setattr(trainer, "COMPILE_STEPS", recipe.steps + (not compiled))
     gpu = reslib.train(recipe, out_dir=tmp_path / "gpu", device="cuda")
     assert gpu.environment["compiled"] == compiled and gpu.environment["device"] == torch.cuda.get_device_name()
     assert gpu.curve["train_loss"] == pytest.approx(cpu.curve["train_loss"], rel=5e-2)
@@ -139,7 +139,7 @@ def test_a_run_on_a_gpu_is_the_run_on_a_cpu(change, compiled, tmp_path, monkeypa
 @pytest.mark.parametrize("compiled", [False, True])
 def test_the_graph_is_the_loop_over_many_steps(compiled, tmp_path, monkeypatch):
     recipe = replace(TINY, steps=200, milestones=(100, 150), log_every=20, eval_every=100)
-    monkeypatch.setattr(train, "COMPILE_STEPS", recipe.steps + (not compiled))
+    monkeypatch.setattr(trainer, "COMPILE_STEPS", recipe.steps + (not compiled))
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         graph, loop = (reslib.train(recipe, out_dir=tmp_path / b, device="cuda", backend=b) for b in ("array", "torch"))
     assert graph.curve["train_loss"] == pytest.approx(loop.curve["train_loss"], rel=1e-2)
@@ -159,20 +159,32 @@ def test_caffes_momentum(tmp_path):
     recipe = replace(usual, momentum_form="caffe")
     net = recipe.net().to(memory_format=torch.channels_last)
     velocity = [torch.zeros_like(p) for p in net.parameters()]
-    batches = train.stream(recipe, 0, backend="array")
+    batches = trainer.stream(recipe, 0, backend="array")
     for step in range(recipe.steps):
         net.zero_grad()
         images, labels = next(batches)
         torch.nn.functional.cross_entropy(net(images), labels).backward()
         with torch.no_grad():
             for p, v in zip(net.parameters(), velocity, strict=True):
-                v.mul_(recipe.momentum).add_(train.lr_at(recipe, step) * (p.grad + recipe.weight_decay * p))
+                v.mul_(recipe.momentum).add_(trainer.lr_at(recipe, step) * (p.grad + recipe.weight_decay * p))
                 p -= v
     batches.close()
     loss = reslib.evaluate(net, reslib.loader(recipe, "test"))["loss"]
     caffe, pytorch = (run(r, out_dir=tmp_path) for r in (recipe, usual))
     assert caffe.final["test_loss"] == pytest.approx(loss, rel=1e-3)
     assert abs(pytorch.final["test_loss"] - loss) > 10 * abs(caffe.final["test_loss"] - loss)
+
+
+def test_clipped_gradients(tmp_path):
+    """Scaled down to the norm where theirs is larger, also where the step's net is no module; else the same bits."""
+    net = TINY.net()
+    optimizer = trainer.optimizer_for(replace(TINY, decay_bn=False), net)  # two groups: one norm
+    images, labels = next(trainer.stream(TINY, 0, backend="array"))
+    trainer.train_step(trainer.in_parts(net, 64), optimizer, images, labels, clip=1e-3)
+    assert torch.cat([p.grad.flatten() for p in net.parameters()]).norm().item() == pytest.approx(1e-3, rel=1e-3)
+    usual, loose, tight = (run(replace(TINY, clip=clip), out_dir=tmp_path) for clip in (None, 1e6, 0.1))
+    assert usual.weights_sha256 == loose.weights_sha256 != tight.weights_sha256
+    assert tight.recipe.clip == 0.1 and read(tmp_path / f"{tight.name}.json").recipe == tight.recipe
 
 
 def test_imagenet_is_refused_before_anything_is_made(tmp_path):
@@ -183,12 +195,12 @@ def test_imagenet_is_refused_before_anything_is_made(tmp_path):
 
 def test_bn_without_decay_and_over_half_a_batch():
     net = TINY.net()
-    decayed, free = train.optimizer_for(replace(TINY, decay_bn=False), net).param_groups
+    decayed, free = trainer.optimizer_for(replace(TINY, decay_bn=False), net).param_groups
     assert free["weight_decay"] == 0 and decayed["weight_decay"] == TINY.weight_decay
     assert {id(p) for p in free["params"]} == {id(p) for n, p in net.named_parameters() if "bn" in n}
     assert len(decayed["params"]) + len(free["params"]) == len(list(net.parameters()))
     x = torch.randn(8, 3, 16, 16)
-    halves = train.in_parts(net, 4)(x)
+    halves = trainer.in_parts(net, 4)(x)
     assert torch.equal(halves[4:], net(x[4:])) and not torch.equal(halves, net(x))
     for wrong in (3, 1, 256):
         with pytest.raises(ValueError, match="bn_batch"):
@@ -200,7 +212,7 @@ def test_bf16_is_the_same_run_but_for_rounding(tmp_path):
     assert bf16.curve["train_loss"] == pytest.approx(fp32.curve["train_loss"], rel=0.05)
     assert bf16.weights_sha256 != fp32.weights_sha256
     net, images = TINY.net(), torch.randn(4, 3, 16, 16)
-    assert train.in_bf16(net)(images).dtype == torch.float32 and not torch.equal(train.in_bf16(net)(images), net(images))
+    assert trainer.in_bf16(net)(images).dtype == torch.float32 and not torch.equal(trainer.in_bf16(net)(images), net(images))
 
 
 def test_the_record_says_what_was_trained(tmp_path):
@@ -210,7 +222,7 @@ def test_the_record_says_what_was_trained(tmp_path):
     assert record.curve["step"] == [5, 10, 15, 20] and record.curve["lr"] == pytest.approx([0.1, 0.1, 0.01, 0.001])
     assert [e is None for e in record.curve["test_error"]] == [True, False, True, False]
     assert record.final["test_error"] == record.curve["test_error"][-1] >= record.best_on_test["test_error"]
-    assert [p["step"] for p in record.probes] == [0, 2, 10, 15, 20] and len(record.probes[0]["layer"]) == 7
+    assert [p["step"] for p in record.probes] == [0, 1, 2, 4, 8, 10, 15, 16, 20] and len(record.probes[0]["layer"]) == 7
     assert record.data["train"] + record.data["test"] == 1797
     labels = torch.cat([y for _, y in reslib.loader(recipe, "test")])
     wrong = 100 * (torch.from_numpy(record.predictions().copy()) != labels).double().mean().item()
@@ -231,14 +243,14 @@ def test_two_runs_are_the_same(tmp_path):
 
 
 SCRIPT = """
-import importlib, sys, torch
+import sys, torch
 torch.set_num_threads(1)
-train = importlib.import_module("reslib.train")
-train.CHECKPOINT_SECONDS = 0.05
+from reslib import trainer
+trainer.CHECKPOINT_SECONDS = 0.05
 from dataclasses import replace
 from reslib import CIFAR
 recipe = replace(CIFAR, depth=8, warmup_lr=0.01, warmup_until=85.0).at("demo")
-train.train(recipe, out_dir=sys.argv[1], device="cpu")
+trainer.train(recipe, out_dir=sys.argv[1], device="cpu")
 """
 
 
@@ -280,7 +292,7 @@ def stopped_halfway(tmp_path, monkeypatch, half, device="cpu"):
             if step == 10:
                 signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0)
     with pytest.raises(SystemExit):
         reslib.train(TINY, out_dir=tmp_path, half_checkpoints=half, device=device, steps_done=Stop())
     return next(tmp_path.glob("*.ckpt"))
@@ -319,9 +331,9 @@ def test_a_checkpoint_is_not_blamed_for_too_little_memory(tmp_path, monkeypatch)
 
 def test_a_run_taken_up_on_other_code_says_so(tmp_path, monkeypatch):
     """Which commits made it, and that one of them was not clean: then it is no evidence."""
-    here = train.environment(torch.device("cpu"), 1)
+    here = trainer.environment(torch.device("cpu"), 1)
     for commit, dirty, stop in (("a" * 40, True, True), ("b" * 40, False, False)):
-        monkeypatch.setattr(train, "environment", lambda *_, c=commit, d=dirty: here | {"commit": c, "dirty": d})
+        monkeypatch.setattr(trainer, "environment", lambda *_, c=commit, d=dirty: here | {"commit": c, "dirty": d})
         if stop:
             stopped_halfway(tmp_path, monkeypatch, half=False)
     environment = run(TINY, out_dir=tmp_path).environment
@@ -346,8 +358,8 @@ def test_a_driver_too_old_and_a_disk_without_locks_are_named(tmp_path, monkeypat
         monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(number, "no")))
         with pytest.raises(OSError, match=says) if says else contextlib.nullcontext():
             assert checkpoint.take(tmp_path / "lock") is None
-    assert train.in_a_line(torch.OutOfMemoryError("CUDA out of memory.\nhints")) == "CUDA out of memory."
-    assert train.in_a_line(FloatingPointError()) == "FloatingPointError"
+    assert trainer.in_a_line(torch.OutOfMemoryError("CUDA out of memory.\nhints")) == "CUDA out of memory."
+    assert trainer.in_a_line(FloatingPointError()) == "FloatingPointError"
 
 
 def test_an_infinite_loss_is_an_error(tmp_path):
@@ -357,22 +369,22 @@ def test_an_infinite_loss_is_an_error(tmp_path):
 
 
 def test_learning_rate():
-    assert [train.lr_at(CIFAR, step) for step in (0, 31_999, 32_000, 47_999, 48_000, 63_999)] == pytest.approx(
+    assert [trainer.lr_at(CIFAR, step) for step in (0, 31_999, 32_000, 47_999, 48_000, 63_999)] == pytest.approx(
         [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
     )
     warming = replace(CIFAR, depth=110, warmup_lr=0.01)
-    assert (train.lr_at(warming, 0, warm=False), train.lr_at(warming, 0, warm=True)) == (0.01, 0.1)
+    assert (trainer.lr_at(warming, 0, warm=False), trainer.lr_at(warming, 0, warm=True)) == (0.01, 0.1)
     later = warming.delayed(400)  # the warm-up's iterations on top of the 64k
     assert later.steps == 64_400
-    assert all(train.lr_at(later, s + 400) == train.lr_at(warming, s) for s in (0, 31_999, 32_000, 47_999, 48_000, 63_999))
+    assert all(trainer.lr_at(later, s + 400) == trainer.lr_at(warming, s) for s in (0, 31_999, 32_000, 47_999, 48_000, 63_999))
 
 
 def test_warmup_ends_below_the_threshold():
     """Section 4.2: when the running training error is below 80 %."""
-    recipe, state = replace(CIFAR, warmup_lr=0.01), train.State()
+    recipe, state = replace(CIFAR, warmup_lr=0.01), trainer.State()
     for step, wrong in enumerate([128] * 30 + [100] * 60):
         state.step = step
-        train.watch_warmup(recipe, state, wrong)
+        trainer.watch_warmup(recipe, state, wrong)
         if state.warm_at:
             break
     mean = [100 * (128 * max(0, 50 - k) + 100 * min(50, k)) / (50 * 128) for k in range(60)]
@@ -425,7 +437,7 @@ def test_evaluate_counts():
 def test_recomputed_bn_is_the_true_average():
     net = TINY.net()
     images = torch.cat([x for x, _ in reslib.loader(TINY, "train")])
-    again = testing.recomputed_bn(net, [(x, None) for x in images.split(128)])
+    again = evaluation.recomputed_bn(net, [(x, None) for x in images.split(128)])
     stem = torch.nn.functional.conv2d(images, net.conv1.weight, padding=1)
     assert torch.allclose(again.bn1.running_mean, stem.mean((0, 2, 3)), atol=1e-5)
     assert not torch.allclose(net.bn1.running_mean, again.bn1.running_mean)

@@ -1,7 +1,7 @@
 """The fast step for a GPU: the whole set lies on the device as bytes, and an iteration is one CUDA graph.
 
 Gather, augmentation, forward, backward and SGD are recorded once and replayed; the host only counts. It computes what
-`train.train_step` does on the batches of `data.loader`, the readable reference to which a test holds it.
+`trainer.train_step` does on the batches of `data.loader`, the readable reference to which a test holds it.
 """
 
 import torch
@@ -11,7 +11,7 @@ from . import data
 from .recipes import Recipe
 
 
-class ResidentStep:
+class GraphedStep:
     """Call it with a learning rate: one iteration, from iteration `step` on. Returns the batch's loss and its wrong images.
 
     Both are tensors on the device that the next call overwrites. train_step: of (images, labels), on this net and optimizer,

@@ -3,7 +3,7 @@
 A run killed at any moment and started again goes on as if nothing had been: every random decision depends on (seed, epoch,
 sample) alone, and a checkpoint holds all the rest. On a CPU with the same number of threads the weights end bit-identical; a
 GPU adds up in no fixed order. The step is channels_last and as precise as the recipe says; it is compiled where a run is long
-enough to pay for that (`compiles`; `python -m reslib bench step`); on a GPU it is one CUDA graph (resident.py).
+enough to pay for that (`compiles`; `python -m reslib bench step`); on a GPU it is one CUDA graph (cuda_graph.py).
 """
 
 import contextlib
@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from . import data, testing
+from . import data, evaluation
 from .checkpoint import State, between_steps, load_checkpoint, locked, save_checkpoint
+from .cuda_graph import GraphedStep
 from .files import drawing_seconds, writable
 from .measures import describe_data, finish, note_test, probe, probe_steps, short, weights_sha256, whole
 from .recipes import Recipe
-from .records import COLUMNS, Record, environment, read, write
-from .resident import ResidentStep
+from .record import COLUMNS, Record, environment, read, write
 
 CHECKPOINT_SECONDS = 60  # between checkpoints
 WARMUP_WINDOW = 50  # steps over which C14's training error is averaged
@@ -45,12 +45,17 @@ def lr_at(recipe: Recipe, step: int, warm: bool = True) -> float:
     return recipe.lr * 0.1 ** sum(step >= m for m in recipe.milestones)
 
 
-def train_step(net: nn.Module, optimizer, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """One iteration of SGD. Returns the batch's loss (nats, before the step) and how many of its images were wrong."""
+def train_step(net: nn.Module, optimizer, images: Tensor, labels: Tensor, clip: float | None = None) -> tuple[Tensor, Tensor]:
+    """One iteration of SGD. Returns the batch's loss (nats, before the step) and how many of its images were wrong.
+
+    clip: where the L2 norm of all gradients together is larger, they are scaled down to it; None: never.
+    """
     optimizer.zero_grad(set_to_none=True)
     logits = net(images)  # (B, classes)
     loss = cross_entropy(logits, labels)
     loss.backward()
+    if clip is not None:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
     optimizer.step()
     return loss.detach(), (logits.argmax(1) != labels).sum()
 
@@ -146,7 +151,7 @@ def train(recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume
     """
     if recipe.data == "imagenet":
         raise ValueError("train() carries out CIFAR recipes; for ImageNet there are the nets, `reslib.loader` and the tests of "
-                         "reslib.testing.")  # fmt: skip
+                         "reslib.evaluation.")  # fmt: skip
     out_dir = Path(out_dir)
     data.choose_backend(recipe, backend, device_of(device))
     writable(out_dir)
@@ -195,8 +200,8 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
     began = saved = time.monotonic() - state.seconds
     resident = None
     if device.type == "cuda" and backend == "array":
-        step = partial(train_step, step_net, optimizer)
-        resident = ResidentStep(recipe, net, optimizer, step, step=state.step, data_dir=data_dir)
+        step = partial(train_step, step_net, optimizer, clip=recipe.clip)
+        resident = GraphedStep(recipe, net, optimizer, step, step=state.step, data_dir=data_dir)
     name = recipe.name.rsplit("-", 1)[0]
     bar = tqdm(total=recipe.steps * recipe.batch, initial=state.step * recipe.batch, unit=" images", unit_scale=True,
                desc=name, mininterval=drawing_seconds(), dynamic_ncols=True,
@@ -215,7 +220,7 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
             else:
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                loss, wrong = train_step(step_net, optimizer, *next(batches))
+                loss, wrong = train_step(step_net, optimizer, *next(batches), clip=recipe.clip)
             state.loss_sum, state.wrong = state.loss_sum + loss.double(), state.wrong + wrong
             if recipe.warmup_lr is not None and state.warm_at is None:
                 watch_warmup(recipe, state, int(wrong))
@@ -228,7 +233,7 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
             bar.update(recipe.batch)
 
             if state.step % recipe.eval_every == 0 and state.step < recipe.steps:
-                result = testing.evaluate(net, whole(recipe, "test", still))
+                result = evaluation.evaluate(net, whole(recipe, "test", still))
                 note_test(state, result["top1_error"], result["loss"])
             if state.step in probe_steps(recipe):
                 state.probes.append(probe(recipe, net, state.step, still))

@@ -7,7 +7,7 @@ import torch
 from test_photographs import converted, noise_tree, originals, photographs  # noqa: F401
 
 import reslib
-from reslib import testing
+from reslib import evaluation
 from reslib.data import photographs as photos
 
 
@@ -27,51 +27,51 @@ def test_ten_crops_of_a_known_image():
 
     y, x = torch.meshgrid(torch.arange(10), torch.arange(14), indexing="ij")
     image = torch.stack([y, x, torch.zeros_like(x)]).float()
-    crops = testing.ten_crop(image, 4)
+    crops = evaluation.ten_crop(image, 4)
     assert crops[:5, :2, 0, 0].tolist() == [[0, 0], [0, 10], [6, 0], [6, 10], [3, 5]]
     assert crops[5:, :2, 0, 0].tolist() == [[0, 3], [0, 13], [6, 3], [6, 13], [3, 8]]
     assert torch.equal(crops[[0, 1, 2, 3, 4, 6, 5, 8, 7, 9]], torch.stack(ten_crop(image, [4, 4])))
     mean = torch.rand(3, 4, 4)
-    assert torch.equal(testing.ten_crop(image, 4, mean)[7], (image[:, 6:, :4] - mean).flip(2))
+    assert torch.equal(evaluation.ten_crop(image, 4, mean)[7], (image[:, 6:, :4] - mean).flip(2))
 
 
 def test_the_fully_convolutional_form_at_224_is_the_ordinary_forward(net):
     x = torch.randn(2, 3, 224, 224)
     with torch.inference_mode():
-        scores = testing.score_map(net, x)
+        scores = evaluation.score_map(net, x)
         assert scores.shape == (2, 7, 7, 7)
         assert torch.allclose(scores.mean((2, 3)), net(x), atol=1e-5)
-        assert testing.score_map(net, torch.randn(1, 3, 640, 853)).shape == (1, 7, 20, 27)
+        assert evaluation.score_map(net, torch.randn(1, 3, 640, 853)).shape == (1, 7, 20, 27)
 
 
 def test_probabilities_are_averages_over_the_views(net):
     image, mean = torch.randint(256, (3, 300, 400), dtype=torch.uint8), torch.rand(3, 224, 224)
-    small = testing.shorter(image, 256)
+    small = evaluation.shorter(image, 256)
     assert small.shape == (3, 256, 341) and small.max() <= 1
     with torch.inference_mode():
         one = net((small[:, 16:240, 58:282] - mean)[None]).softmax(1)[0]
-        ten = net(testing.ten_crop(small[:, :, 42:298], 224, mean)).softmax(1).mean(0)
-    assert torch.allclose(testing.probabilities(net, image, mean, "centre"), one, atol=1e-6)
-    assert torch.allclose(testing.probabilities(net, image, mean, "ten"), ten, atol=1e-6)
+        ten = net(evaluation.ten_crop(small[:, :, 42:298], 224, mean)).softmax(1).mean(0)
+    assert torch.allclose(evaluation.probabilities(net, image, mean, "centre"), one, atol=1e-6)
+    assert torch.allclose(evaluation.probabilities(net, image, mean, "ten"), ten, atol=1e-6)
 
 
 def test_scales_of_a_square_image_of_224_begin_with_the_ordinary_forward(net, monkeypatch):
-    monkeypatch.setattr(testing, "SIDES", (224,))
+    monkeypatch.setattr(evaluation, "SIDES", (224,))
     image, mean = torch.randint(256, (3, 224, 224), dtype=torch.uint8), torch.rand(3, 224, 224)
     with torch.inference_mode():
         ordinary = net((image / 255 - mean)[None]).softmax(1)[0]
-    assert torch.allclose(testing.probabilities(net, image, mean, "scales"), ordinary, atol=1e-5)
+    assert torch.allclose(evaluation.probabilities(net, image, mean, "scales"), ordinary, atol=1e-5)
 
 
 @pytest.mark.parametrize("how", ["centre", "ten", "scales"])
 def test_a_tree_of_photographs(net, photographs, converted, tmp_path, how, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(testing, "SIDES", (224, 256))
+    monkeypatch.setattr(evaluation, "SIDES", (224, 256))
     (tmp_path / "train").symlink_to(photographs / "train")
     for file in sorted((photographs / "val" / "cat").iterdir())[:2]:
         (tmp_path / "val" / "cat").mkdir(parents=True, exist_ok=True)
         (tmp_path / "val" / "cat" / file.name).symlink_to(file)
     shutil.copytree(converted / "beton", tmp_path / "beton", ignore=lambda _, names: [n for n in names if n[-3:] != "npz"])
-    result = testing.evaluate_photographs(net.train(), tmp_path, how)
+    result = evaluation.evaluate_photographs(net.train(), tmp_path, how)
     assert result["n"] == 2 and 0 <= result["top5_error"] <= result["top1_error"] <= 100 and result["loss"] > 0
     assert net.training
     net.eval()
@@ -83,8 +83,8 @@ def test_a_tree_of_photographs(net, photographs, converted, tmp_path, how, monke
 
 def test_mistakes(net, tmp_path):
     with pytest.raises(ValueError, match="how is 'eleven'"):
-        testing.evaluate_photographs(net, tmp_path, "eleven")
+        evaluation.evaluate_photographs(net, tmp_path, "eleven")
     noise_tree(tmp_path)
     photos.statistics(tmp_path)
     with pytest.raises(FileNotFoundError, match="val is no folder"):
-        testing.evaluate_photographs(net, tmp_path)
+        evaluation.evaluate_photographs(net, tmp_path)
