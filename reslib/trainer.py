@@ -131,8 +131,6 @@ def in_bf16(net: nn.Module):
 def stream(recipe: Recipe, step: int, **where) -> Iterator[tuple[Tensor, Tensor]]:
     """Training batches from iteration `step` on, epoch after epoch, without end. Arguments as `data.loader`."""
     per_epoch = len(data.loader(recipe, "train", **where))
-    if per_epoch == 0:
-        raise ValueError(f"a batch of {recipe.batch} is more than the training set holds.")
     while True:
         epoch, start = divmod(step, per_epoch)
         for batch in data.loader(recipe, "train", epoch=epoch, start_batch=start, **where):
@@ -174,7 +172,7 @@ def carry_out(recipe: Recipe, data_dir, out_dir: Path, resume: bool, device, bac
     if device.type == "cuda":
         device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
         torch.cuda.set_device(device)  # graphs are captured there
-    backend = data.choose_backend(recipe, backend, device)
+    backend = data.prepared(recipe, backend, device, data_dir)
     fingerprint = describe_data(recipe, data_dir)
 
     net = recipe.net().to(device, memory_format=torch.channels_last)

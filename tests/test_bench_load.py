@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_imagenet import needs_ffcv, noise_tree
+from test_photographs import needs_ffcv, noise_tree
 
 import reslib
 from reslib import bench_load
