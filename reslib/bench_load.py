@@ -25,8 +25,8 @@ from torch.utils.data import Dataset
 
 from . import bench, data, ffcv_backend
 from .files import renamed
+from .machine import environment
 from .recipes import CIFAR, IMAGENET, Recipe
-from .record import environment
 from .record import folder as records_folder
 
 SCHEMA = 1

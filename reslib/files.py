@@ -10,8 +10,11 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
+
+from tqdm.auto import tqdm
 
 
 @contextmanager
@@ -40,3 +43,9 @@ def writable(folder: Path) -> None:
 def drawing_seconds() -> int:
     """Seconds between two drawings of a progress bar: 1 on a terminal or in a notebook, else 60."""
     return 1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 60
+
+
+@cache
+def say(text: str) -> None:
+    """A remark on stderr, beside a progress bar, once in a process."""
+    tqdm.write(text, file=sys.stderr)
