@@ -48,6 +48,7 @@ def build(folder, out, scale=None):
         (stage / "notebooks" / notebook.name).write_text(json.dumps(still(read(notebook))))
     for name in ASSETS:
         (shutil.copytree if (BOOK / name).is_dir() else shutil.copy)(BOOK / name, stage / name)
+    pages.key_figure(stage / "_static" / "key.svg")
     known = pages.values(done)
     for page in sorted(BOOK.glob("*.md")):
         (stage / page.name).write_text(pages.fill(page.read_text(encoding="utf-8"), known), encoding="utf-8")
@@ -98,7 +99,7 @@ def fingerprint(source, changed):
     digest = hashlib.sha256(json.dumps([changed, sys.version, str(evidence), os.environ.get("RESLIB_DATA")]).encode())
     digest.update("\n".join(sorted(f"{d.name}=={d.version}" for d in metadata.distributions())).encode())
     code = [path for path in sorted((ROOT / "reslib").rglob("*")) if path.suffix in (".py", ".csv")]
-    for path in [source, *code, *sorted(evidence.rglob("*.json"))]:
+    for path in [source, *code, *(path for path in sorted(evidence.rglob("*")) if path.suffix in (".json", ".xz"))]:
         digest.update(f"\n{path.name}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -16,7 +16,7 @@ PACKAGES = ("reslib torch torchvision ffcv numpy scipy pandas scikit-learn numba
 SCALES = {  # what the steps of a scale are done on
     "demo": "scikit-learn's digits, 16 × 16",
     "pocket": "CIFAR-10, averaged to 16 × 16",
-    "night": "CIFAR-10, averaged to 16 × 16",
+    "night": "CIFAR-10 as published, 32 × 32",
     "paper": "CIFAR-10 as published, 32 × 32",
 }
 
@@ -45,59 +45,95 @@ def paper():
 
 
 def judged():
-    """What reslib.claims says of each claim, and the table of all verdicts."""
-    from reslib.claims import CLAIMS, all_verdicts, table
+    """What reslib.claims says of each claim, and of all of them in short."""
+    from reslib.claims import CLAIMS, KINDS, all_verdicts, claim_of, state, title
     from reslib.counted import COUNTED
-    from reslib.plan import SEEDS
-    from reslib.rules import LEAST_SEEDS, RULES
+    from reslib.evidence import reruns, start
+    from reslib.rules import RULES
 
-    rows = all_verdicts().to_dict("records")
-    found = {claim.id: [row for row in rows if row["claim"] == claim.id] for claim in CLAIMS}
+    rows = all_verdicts()
+    rows["of"] = [claim_of(rule).id for rule in rows.claim]
+    found = {claim.id: rows[rows.of == claim.id].to_dict("records") for claim in CLAIMS}
     known = {
-        "table:verdicts": re.sub(r"\| C(\d+) ", r"| [C\1](#c\1) ", table()) if rows else "*None yet.*",
         "count:claims": len(CLAIMS),
-        "count:seeds": LEAST_SEEDS,
-        "count:judged": sum(map(bool, found.values())),
+        "text:state": state(rows),
+        "text:rerun_rule": " ".join(reruns.RULE.split()),
         "table:overview": markdown(
-            ["claim", "what it says", "verdict"],
-            [[f"[{c.id}](#{c.id.lower()})", c.text, verdict_in_short(found[c.id])] for c in CLAIMS],
+            ["claim", "what it says", *KINDS.values()],
+            [
+                [f"[{c.id}](#{c.id.lower()})", c.text, *(in_short(found[c.id], scale, title) for scale in KINDS)]
+                for c in CLAIMS
+            ],
         ),
-    }
-    known |= {f"ours:{row['scale']}.{row['claim']}": row["ours"] for row in rows}
-    known |= {"n:planned": len(SEEDS["night"]), "n:night.C5": 0} | {f"n:{r['scale']}.{r['claim']}": r["n"] for r in rows}
+        "table:public": markdown(
+            ["claim", "found, mean [95 % interval]", "verdict"],
+            [[f"[{r['of']}](#{r['of'].lower()})", minus(r["ours"]), r["verdict"]] for c in CLAIMS for r in found[c.id]
+             if r["scale"] == "public"],
+        ),
+    }  # fmt: skip
+    rules = [*RULES.items(), *COUNTED.items(), ("C22", start.judge)]
     for claim in CLAIMS:
         told = {"What would show it": [sentence(claim.would_show)]}
-        rule = (RULES | COUNTED).get(claim.id)
-        if rule:
-            told["The rule"] = [sentence(" ".join(rule.__doc__.split()))]
-        told["Verdict"] = [verdict(row) for row in found[claim.id]] or ["not judged yet"]
+        own = [(name, rule) for name, rule in rules if claim_of(name).id == claim.id]
+        if own:
+            told["Rules"] = [f"{title(name)}: {sentence(' '.join(rule.__doc__.split()))}" for name, rule in own]
+        told["Verdicts"] = [verdict(row, title) for row in found[claim.id]] or ["not judged yet"]
         known[f"where:{claim.id}"] = claim.where
         known[f"judged:{claim.id}"] = "\n\n".join(f"{term}\n: " + "\n: ".join(lines) for term, lines in told.items())
-        for scale in ("counted", *SEEDS):
-            known.setdefault(f"ours:{scale}.{claim.id}", "no runs yet")
-            known |= said(claim.id, scale, [row["verdict"] for row in found[claim.id] if row["scale"] == scale])
+        for row in found[claim.id]:
+            known[f"ours:{row['scale']}.{row['claim']}"] = minus(row["ours"])
+            known |= said(row)
     return known
 
 
-def said(claim, scale, verdicts):
-    """says:SCALE.CLAIM.VERDICT, for prose: the claim, and where the verdict is another one by now, that one."""
-    now = "_".join((verdicts or ["not judged"])[0].replace(",", "").split())
-    words = ("supported", "weaker_form_supported", "contradicted", "undecided", "holds", "holds_in_part")
-    link = f"[{claim}](#{claim.lower()})"
-    return {f"says:{scale}.{claim}.{word}": link + f" (now {now.replace('_', ' ')})" * (word != now) for word in words}
+def said(row):
+    """says:SCALE.RULE.VERDICT, for prose that fits one verdict alone: the build fails where the verdict is another."""
+    word = re.sub(r" \(.*", "", row["verdict"]).replace(" ", "_")
+    return {f"says:{row['scale']}.{row['claim']}.{word}": f"[{row['of']}](#{row['of'].lower()})"}
+
+
+def minus(text):
+    """Hyphens before numbers and between nets as minus signs."""
+    return re.sub(r"(?<![\w)])-(?=\d)| - ", lambda m: "−" if m[0] == "-" else " − ", text)
 
 
 def sentence(text):
     return f"{text[0].upper()}{text[1:].rstrip('.')}."
 
 
-def verdict(row):
-    where = "counted" if row["n"] == "exact" else f"at {row['scale']} scale, n = {row['n']}"
-    return f"**{row['verdict']}** {where}: {row['ours']}"
+def verdict(row, title):
+    n = "" if row["n"] == "exact" else f", n = {row['n']}"
+    why = f" ({row['why']})" if row["why"] else ""
+    return f"**{row['verdict']}** ({title(row['claim'])}; {row['kind']}{n}){why}: {minus(row['ours'])}"
 
 
-def verdict_in_short(rows):
-    return "; ".join(f"{row['verdict']} ({row['scale']})" for row in rows) or "not judged yet"
+def in_short(rows, scale, title):
+    rows = [row for row in rows if row["scale"] == scale]
+    return "; ".join(row["verdict"] + f" {title(row['claim'])[3:]}" * (row["claim"] != row["of"]) for row in rows)
+
+
+def key_figure(path):
+    """The front page's figure, as SVG: the differences between deep and shallow nets that public reruns found."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from reslib import plots
+    from reslib.evidence import figures, reruns
+
+    plots.style()
+    plt.rcParams.update({"svg.hashsalt": "reslib", "svg.fonttype": "none"})
+    chosen = {"C1": "plain", "C13": "plain", "C5": "resnet"}
+    rows = {}
+    for claim, net in chosen.items():
+        for what, table in reruns.effects(claim).groupby("comparison", sort=False):
+            if what.startswith(("plain-56", "ResNet-56")):
+                rows[what] = (net, table, None)
+    figure, ax = plt.subplots(figsize=(8, 2.6))
+    figures.strips(rows, ax)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
 
 
 def recipes():
@@ -143,9 +179,9 @@ def title(notebook):
 
 def evidence():
     from reslib import CIFAR
+    from reslib.comparison import unstarted
     from reslib.plan import PLAN, SEEDS, changes, table
     from reslib.record import records
-    from reslib.rules import unstarted
 
     rows = records()
     deep = rows[(rows.scale == "pocket") & (rows.shortcut == "none") & (rows.steps == CIFAR.at("pocket").steps)]
@@ -173,7 +209,7 @@ def evidence():
         "table:plan": markdown(["group", "runs", "for", *SEEDS], plan),
         "table:cost": markdown(["scale", "runs", "recorded", "hours of all"], [[*row[:3], f"{row[3]:,.0f}"] for row in cost]),
         "count:paper_runs": (rows.scale == "paper").sum(),
-        "text:never": unstarted(deep.sort_values("depth").record) or "none",
+        "text:never": unstarted(deep.sort_values("depth").record),
     }
 
 

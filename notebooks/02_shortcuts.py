@@ -54,7 +54,7 @@ from torch.nn.functional import conv2d, relu
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import reslib
-from reslib import CIFAR, IMAGENET, claims, counted, counts, data, parameters, plots, probes, resnet, rules
+from reslib import CIFAR, IMAGENET, claims, comparison, counted, counts, data, parameters, plots, probes, resnet
 from reslib.machine import cpu_name
 from reslib.record import command, recorded
 from reslib.sgd import optimizer_for, train_step
@@ -636,7 +636,7 @@ _ = figure.suptitle(about)
 def difference(errors, first, second):
     """Of two columns, paired by seed: mean, 95 % interval, n."""
     values = (errors[first] - errors[second]).dropna()
-    mean, low, high = rules.interval(values) if len(values) else (np.nan,) * 3
+    mean, low, high = comparison.interval(values) if len(values) else (np.nan,) * 3
     return f"{mean:.2f} [{low:.2f}, {high:.2f}], n = {len(values)}" if len(values) > 1 else f"{mean:.2f}, n = {len(values)}"
 
 
@@ -665,9 +665,8 @@ say(
 say(claims.sentence("C8", runs_scale, table))
 
 # %% [markdown]
-# The parts of this verdict are two questions: whether any shortcut helps, and in which order the options come. The paper's order
-# is that of nets trained to the end; in a short training it need not be the same. (Where C is worse than A, the last part
-# of the rule, A's gain less its distance from C, is the same number as plain - C.) So look, not to
+# These are three questions: does any shortcut help, in which order do the options come, and are projections essential? The
+# paper's order is that of nets trained to the end; in a short training it need not be the same. So look, not to
 # judge, at how each option starts, and how a gradient fares before that. Chapter 1 found that in a deep plain net, before any training, the gradient *grows*
 # on its way back to the first layers. Option C has no identity left, every shortcut is a random matrix and a normalisation. So
 # no path from the loss back to the input of a stage avoids convolutions and normalisations; with A, within a stage, only the
@@ -689,13 +688,15 @@ growth.style.format("{:.3g}").set_caption(
 )
 
 # %% tags=["hide-input"]
-first = compared[compared.depth == deep].assign(start=lambda frame: frame.record.map(rules.start))
+first = compared[compared.depth == deep].assign(
+    start=lambda frame: frame.record.map(lambda r: comparison.steps_to(r, comparison.STARTED))
+)
 first = first.groupby("shortcut").start.mean().sort_values()
 say(
-    f"The running training error is first below {rules.STARTED:.0f} % after "
+    f"The running training error is first below {comparison.STARTED:.0f} % after "
     + ", ".join(f"{iterations:,.0f} iterations ({option})" for option, iterations in first.items())
     + f", mean over seeds, a run that never gets there counted with all it has; {deep} layers, {about}. "
-    f"Runs that never do: {rules.unstarted(compared.record) or 'none'}."
+    f"Runs that never do: {comparison.unstarted(compared.record)}."
 )
 
 # %% tags=["hide-input"]
@@ -936,7 +937,7 @@ say(claims.sentence("C12", runs_scale, table))
 say(
     f"How to read it: in test mode one-layer blocks and plain nets can compute the same functions, so where the table has them apart, "
     f"the shortcut has changed how they *train*, to the better or the worse; part of a difference can be plain nets that do not start at all "
-    f"(chapter 1; here {rules.unstarted(compared[compared.shortcut == 'none'].record) or 'none'}). Before any training, over {deep} layers, the gradient grows {last['A, one layer']:.3g} times in a net of "
+    f"(chapter 1; here {comparison.unstarted(compared[compared.shortcut == 'none'].record)}). Before any training, over {deep} layers, the gradient grows {last['A, one layer']:.3g} times in a net of "
     f"one-layer blocks, {last['none']:.3g} times in its plain twin, {last['A']:.3g} times in a net of two-layer blocks with option A (the table "
     "in the section on C8). The paper does not say at which depth, or on which images, it saw no advantage."
 )
@@ -987,8 +988,7 @@ say(
 # ## Verdicts
 
 # %%
-judged = [counted.row("C11", paper), *(claims.judge(claim, runs_scale, table) for claim in ("C8", "C12"))]
-say(pd.DataFrame(judged).to_markdown(index=False))
+say(claims.listed(("C8", "C12", "C11"), runs_scale, table))
 
 # %% [markdown]
 # Where these numbers come from:

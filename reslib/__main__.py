@@ -1,4 +1,4 @@
-"""python -m reslib data | train | plan | sweep | bench | claims: the same functions from a shell. `--help` after any."""
+"""python -m reslib data | train | plan | sweep | start | audit | claims | bench: functions from a shell. --help after any."""
 
 import json
 import math
@@ -253,22 +253,64 @@ def load(
 
 
 @app.command()
+def start(
+    write: Annotated[Path | None, typer.Option(help="folder for slopes.json, e.g. notebooks/records/start")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
+):
+    """What a layer does to signals and gradients before any training (C22): computed on CIFAR-10, about ten minutes."""
+    from .evidence import start
+
+    values = start.compute(data_dir)
+    means = start.table(values).groupby([*start.NAMES, "depth"])[["forward", "backward"]].mean()
+    print(
+        f"decades a layer, means of {len(start.SEEDS)} draws\n\n{means.reset_index().to_markdown(index=False, floatfmt='.4f')}"
+    )
+    if write:
+        print(f"\n{start.write(values, write)}")
+
+
+@app.command()
 def claims(
-    write: Annotated[Path | None, typer.Option(help="put the table into this file, between its claims marks")] = None,
+    write: Annotated[Path | None, typer.Option(help="put the summary into this file, between its claims marks")] = None,
 ):
     """Print the verdicts on the paper's claims, from the records."""
-    from .claims import table
+    from .claims import summary, table
     from .files import renamed
+    from .record import folder
 
+    if not folder().is_dir():
+        raise ValueError(f"{folder().absolute()} is no folder: RESLIB_RECORDS, or notebooks/records, must hold the records.")
     if write is None:
         return print(table())
     old = write.read_text(encoding="utf-8")
     marks = re.compile(r"(<!-- claims -->\n).*?(<!-- /claims -->)", re.DOTALL)
     if not marks.search(old):
         raise ValueError(f"{write} has no claims marks: put <!-- claims --> and <!-- /claims --> where the table belongs.")
-    text = table()
+    text = summary()
     with renamed(write) as file:
         file.write(marks.sub(lambda m: f"{m[1]}{text}\n{m[2]}", old).encode())
+
+
+@app.command()
+def audit(
+    folder: Annotated[Path, typer.Argument(help="<owner>+<repo>/ folders of weights and logs, or one of them")],
+    out: Annotated[Path, typer.Option(help="folder for the records")] = Path("notebooks/records/audits"),
+    data_dir: Annotated[Path | None, typer.Option(help="holds CIFAR-10; default: $RESLIB_DATA, else ./data")] = None,
+):
+    """Measure the CIFAR-10 nets that others published: errors, probes and predictions, one record a net."""
+    from .evidence.audit import audit_folder, write_audit
+
+    failed = False
+    for found in audit_folder(folder, data_dir):
+        if isinstance(found, ValueError):
+            failed = True
+            print(in_a_line(found), file=sys.stderr, flush=True)
+            continue
+        said = ", ".join(f"{kind} {error:.2f} %" for kind, error in found.reported.items()) or "nothing"
+        print(f"{write_audit(found, out)}: test error {found.measured['test_error']:.2f} %; reported: {said}; agrees with "
+              f"{found.agrees_with or 'none'}", flush=True)  # fmt: skip
+    if failed:
+        sys.exit(1)
 
 
 def main() -> None:

@@ -5,49 +5,18 @@ training, which is never more than a direction. What contradicts must do so by a
 parts of a claim, and with the power to have seen the paper's effect.
 """
 
-import csv
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
+from collections.abc import Iterable
 
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from . import counted
 from .comparison import CONFIDENCE, POWER, Part, Runs
+from .evidence import reruns, start
 from .plan import SEEDS
 from .record import records
+from .reported import CLAIMS, Claim, paper
 from .rules import RULES
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim of the paper: where it stands, what it says, what would show it."""
-
-    id: str
-    where: str
-    text: str
-    would_show: str
-
-    @property
-    def on_imagenet(self) -> bool:
-        """Whether the paper states it for ImageNet."""
-        return self.where.startswith("§4.1")
-
-
-def _table(name: str) -> list[dict[str, str]]:
-    with files("reslib").joinpath(name).open(encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines))
-
-
-CLAIMS = tuple(Claim(**row) for row in _table("claims.csv"))
-
-
-@cache
-def paper() -> dict[str, float]:
-    """What the paper reports, by quantity: `paper()["table6.resnet20.test_error"]` is in the unit that paper.csv gives."""
-    return {row["quantity"]: float(row["value"]) for row in _table("paper.csv")}
-
 
 SPLIT = {
     "C7a": "converges faster", "C7b": "as accurate", "C8a": "shortcuts help", "C8b": "the order of A, B, C",
@@ -89,6 +58,12 @@ WORDS = {
 }
 """What may be said where all parts of a rule hold, where one is contradicted, and else."""
 
+KINDS = {
+    "paper": "our runs, paper's scale", "public": "public runs, paper's scale", "counted": "counted",
+    "start": "untrained nets", "night": "our runs, a quarter of the schedule", "pocket": "our runs, short training",
+}  # fmt: skip
+"""What kind of evidence a scale is."""
+
 ALPHA = (1 - CONFIDENCE) / 2  # one-sided, of all parts of a claim together (Holm), for a contradiction
 
 
@@ -100,7 +75,10 @@ def decide(parts: list[Part]) -> tuple[int, list[str]]:
     """
     if all(part.outcome == "for" for part in parts):
         return 0, []
-    against = multipletests([part.p_against for part in parts], ALPHA, method="holm")[0]
+    p_values = [part.p_against for part in parts]
+    if min(p_values) >= ALPHA:
+        return 2, []
+    against = multipletests(p_values, ALPHA, method="holm")[0]
     against = [part for part, is_against in zip(parts, against, strict=True) if is_against]
     weak = [part for part in against if part.power() < POWER]
     if len(weak) < len(against):
@@ -154,8 +132,18 @@ def title(rule: str) -> str:
     return f"{rule} ({SPLIT[rule]})" if rule in SPLIT else rule
 
 
-def sentence(rule: str, scale: str, runs: pd.DataFrame) -> str:
-    """The verdict with its rule and its numbers, as Markdown."""
+def rules_of(claim: str) -> list[str]:
+    """The rules of a claim: C8a, C8b, C8c of C8."""
+    return [rule for rule in RULES if claim_of(rule).id == claim]
+
+
+def sentence(claim: str, scale: str, runs: pd.DataFrame) -> str:
+    """The verdicts on a claim with their rules and numbers, as Markdown, a paragraph a rule."""
+    return "\n\n".join(paragraph(rule, scale, runs) for rule in rules_of(claim))
+
+
+def paragraph(rule: str, scale: str, runs: pd.DataFrame) -> str:
+    """The verdict by one rule, with the rule and its numbers."""
     row = judge(rule, scale, runs)
     told = f"Rule: {' '.join(RULES[rule].__doc__.split())}"
     if not row["ours"]:
@@ -176,11 +164,52 @@ def verdicts(runs: pd.DataFrame | None = None) -> pd.DataFrame:
 
 
 def all_verdicts(runs: pd.DataFrame | None = None) -> pd.DataFrame:
-    """`verdicts`, and after them the claims that are counted (counted.py): scale "counted", n "exact"."""
-    exact = [counted.row(claim, paper()) for claim in counted.COUNTED]
-    return pd.concat([verdicts(runs).astype({"n": object}), pd.DataFrame(exact)], ignore_index=True)
+    """`verdicts`, and what public reruns say, what is counted (n "exact") and what untrained nets show: claim by claim."""
+    others = [reruns.judge(claim) | {"scale": "public"} for claim in reruns.CLAIMS]
+    others += [counted.row(claim, paper()) for claim in counted.COUNTED] + [start.judge()]
+    others = pd.DataFrame([row for row in others if row["ours"]]).drop(columns="kind")
+    rows = pd.concat([verdicts(runs).astype({"n": object}), others], ignore_index=True).fillna({"why": ""})
+    rows.insert(0, "kind", rows.scale.map(KINDS))
+    order = [(int(claim_of(row.claim).id[1:]), list(KINDS).index(row.scale)) for row in rows.itertuples()]
+    return rows.iloc[sorted(range(len(rows)), key=order.__getitem__)].reset_index(drop=True)
+
+
+def listed(names: Iterable[str], scale: str, runs: pd.DataFrame) -> str:
+    """What a chapter ends with: the verdicts on these claims at a scale, and of the counted ones, as a Markdown table."""
+    rows = [judge(rule, scale, runs) for claim in names for rule in rules_of(claim)]
+    rows += [counted.row(claim, paper()) for claim in names if claim in counted.COUNTED]
+    frame = pd.DataFrame(rows).assign(claim=lambda f: f.claim.map(title))
+    return frame[["claim", "scale", "n", "verdict", "ours"]].to_markdown(index=False)
+
+
+def state(rows: pd.DataFrame) -> str:
+    """What stands behind the claims, in one line. rows: `all_verdicts`."""
+    told = {
+        kind: {claim_of(rule).id for rule in of.claim[~of.verdict.isin(["incomplete", "too few"])]}
+        for kind, of in rows.groupby("kind")
+    }
+    count = {scale: len(told.get(kind, ())) for scale, kind in KINDS.items()}
+    return (
+        f"Of the paper's {len(CLAIMS)} claims, {count['paper']} have been tested at the paper's scale by our own runs and "
+        f"{count['public']} by public runs; {count['counted']} are counted; {count['night']} are judged by our runs with a "
+        f"quarter of the schedule; of {count['pocket']} a short training shows directions, which judge nothing."
+    )
+
+
+def summary(runs: pd.DataFrame | None = None) -> str:
+    """`state`, and a Markdown table of a row for each kind of evidence: which claims came out how."""
+    rows = all_verdicts(runs)
+    lines = []
+    for kind in KINDS.values():
+        of = rows[rows.kind == kind]
+        words = of.verdict.str.replace(r" \(\d+ of \d+ sources\)| at initialisation", "", regex=True)
+        found = "; ".join(f"{verdict}: {', '.join(ids)}" for verdict, ids in of.claim.groupby(words, sort=False))
+        lines.append({"evidence": kind, "what it says of which claims": found or "no run yet"})
+    return f"{state(rows)}\n\n{pd.DataFrame(lines).to_markdown(index=False)}"
 
 
 def table(runs: pd.DataFrame | None = None) -> str:
-    """`all_verdicts` as a Markdown table, for the README and the book's index."""
-    return all_verdicts(runs).to_markdown(index=False)
+    """`all_verdicts` in short as a Markdown table: claim, kind of evidence, n, verdict."""
+    rows = all_verdicts(runs)
+    rows["claim"] = rows.claim.map(title)
+    return rows[["claim", "kind", "n", "verdict"]].to_markdown(index=False)

@@ -1,6 +1,7 @@
 """How recorded runs are compared: one comparison and its statistics (Part), and the runs that may take part in it (Runs)."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,9 +23,29 @@ def train_error(record: Record) -> float:
     return record.final["train_error"]
 
 
+def test_error(record: Record) -> float:
+    """Percent, at the last step."""
+    return record.final["test_error"]
+
+
+def steps_to(record: Record, error: float) -> float:
+    """Iterations until the running training error is below `error` percent; all of the run's if it never is."""
+    curve = record.frame()
+    below = curve.step[curve.train_error < error]
+    return float(below.min()) if len(below) else float(record.recipe.steps)
+
+
 def started(record: Record) -> bool:
     """Whether the running training error was ever below STARTED."""
     return bool((record.frame().train_error < STARTED).any())
+
+
+def unstarted(runs: Iterable[Record]) -> str:
+    """Nets with runs that never start, for prose: "plain-56 (2 of 3)"; "none" if there are none."""
+    by_net = {}
+    for run in runs:
+        by_net.setdefault(run.recipe.told, []).append(not started(run))
+    return ", ".join(f"{net} ({sum(never)} of {len(never)})" for net, never in by_net.items() if any(never)) or "none"
 
 
 @dataclass(frozen=True)
@@ -137,6 +158,12 @@ class Part:
         return f"{self.what} {mean}{spread}{' ' + self.unit if self.unit else ''} (n = {self.n})"
 
 
+def interval(values) -> tuple[float, float, float]:
+    """Mean and two-sided 95 % t interval of some values: (mean, low, high); infinite for fewer than two."""
+    part = Part("", tuple(values))
+    return part.estimate, *part.interval()
+
+
 class Runs:
     """The recorded runs of one scale that may judge: of the seeds fixed beforehand, from committed code.
 
@@ -177,7 +204,7 @@ class Runs:
         ResNet-20 in training error (means over at least three seeds of each).
         """
         reasons = [
-            f"{len(never)} of {len(found)} runs of {base.net_name} never start"
+            f"{len(never)} of {len(found)} runs of {base.told} never start"
             for base, found, _, must_start in self.asked
             if must_start and (never := [r for r in found.values() if not started(r)])
         ]

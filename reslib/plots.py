@@ -228,3 +228,17 @@ def _boxes(frame: pd.DataFrame, kinds: tuple[str, ...]) -> tuple[list, list]:
             boxes.append((name, label, row["size"]))
             above[name] = name
     return boxes, shortcuts
+
+
+def heat_map(table: pd.DataFrame, limit: float, ax: Axes | None = None, **axes):
+    """A table of numbers as colours, red above 0, blue below, the first row at the bottom; what is missing is left grey.
+
+    limit: the value of the darkest colour. Returns the mappable, for a colour bar.
+    """
+    ax = ax or plt.gca()
+    ax.set_facecolor("0.85")
+    ax.grid(False)
+    image = ax.pcolormesh(table.to_numpy(float), cmap="RdBu_r", vmin=-limit, vmax=limit)
+    ax.set_xticks([i + 0.5 for i in range(len(table.columns))], list(table.columns))
+    ax.set(**axes)
+    return image

@@ -132,6 +132,13 @@ class Recipe:
         return name if self.layers == 2 else f"{name}-1layer"
 
     @property
+    def told(self) -> str:
+        """The net in prose: "plain-56", "ResNet-56"; other options than A, and one-layer blocks, are named."""
+        if self.shortcut is None:
+            return f"plain-{self.depth}"
+        return f"ResNet-{self.depth}" + f" {self.shortcut}" * (self.shortcut != "A") + ", one-layer" * (self.layers == 1)
+
+    @property
     def name(self) -> str:
         """Of the run and its files: `cifar10-resnet56-A-paper-s0-1f3a9c2e`."""
         return f"{self.data}-{self.net_name}-{self.scale}-s{self.seed}-{self.id}"

@@ -54,7 +54,7 @@ class Record:
 
     def predictions(self) -> np.ndarray:
         """The predicted classes of the test images, uint8 (n,), in their order."""
-        return np.frombuffer(zlib.decompress(base64.b64decode(self.test_predictions)), np.uint8)
+        return unpack(self.test_predictions)
 
     def frame(self) -> pd.DataFrame:
         """The curve, one row a logged step."""
@@ -98,6 +98,11 @@ def pack(classes: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(classes.astype(np.uint8).tobytes(), 9)).decode()
 
 
+def unpack(packed: str) -> np.ndarray:
+    """The classes, uint8 (n,), of `pack`'s text."""
+    return np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.uint8)
+
+
 def write(record: Record, folder: str | Path) -> Path:
     """Write a record under its name into `folder`; a crash leaves the old file or the new one. Raises ValueError on NaN."""
     folder = Path(folder)
@@ -122,7 +127,8 @@ NEEDED = {
 """What a record's parts hold at least."""
 
 
-def _refuse_constant(name: str):
+def refuse_constant(name: str):
+    """For json.loads: NaN and infinity are errors."""
     raise ValueError(f"it holds {name}")
 
 
@@ -130,7 +136,7 @@ def read(path: str | Path) -> Record:
     """Read one record. Raises ValueError, naming the file, if it is no record, or one that was changed or damaged."""
     path = Path(path)
     try:
-        values = json.loads(path.read_text(), parse_constant=_refuse_constant)
+        values = json.loads(path.read_text(), parse_constant=refuse_constant)
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
             raise ValueError(f"its schema is not {SCHEMA}, which this version of reslib reads")
         values["recipe"] = Recipe.from_dict(values["recipe"])

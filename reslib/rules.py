@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from .comparison import STARTED, Part, Runs, train_error
+from .comparison import STARTED, Part, Runs, steps_to, test_error, train_error
 from .plan import plain, planned_seeds, residual
 from .record import Record
 
@@ -33,18 +33,6 @@ def paired(measure: Callable[[Record], float], one: dict[int, Record], two: dict
     """A value of each run of two families, for the seeds that both have, in the same order."""
     common = sorted(set(one) & set(two))
     return [tuple(float(measure(family[seed])) for seed in common) for family in (one, two)]
-
-
-def test_error(record: Record) -> float:
-    """Percent, at the last step."""
-    return record.final["test_error"]
-
-
-def steps_to(record: Record, error: float) -> float:
-    """Iterations until the running training error is below `error` percent; all of the run's if it never is."""
-    curve = record.frame()
-    below = curve.step[curve.train_error < error]
-    return float(below.min()) if len(below) else float(record.recipe.steps)
 
 
 def backward_ratio(record: Record) -> pd.Series:

@@ -228,12 +228,14 @@ def submit(recipes: list[Recipe], *, out: str | Path = "runs", jobs: int | None 
         raise ImportError("a sweep on Slurm needs submitit: pip install 'reslib[slurm]'.") from None
     out, device = Path(out).resolve(), "cuda" if gpus else "cpu"
     worker = worker_for(recipes, out, data_dir=data_dir and Path(data_dir).resolve(), device=device, backend=backend)
+    if not worker.recipes:
+        return []
     asked_for = {"partition": partition, "account": account, "gpus_per_node": gpus or None}
     try:
         executor = submitit.SlurmExecutor(out / "slurm", max_num_timeout=1_000)
         executor.update_parameters(job_name="reslib", time=minutes, **{k: v for k, v in asked_for.items() if v is not None})
         with executor.batch():
             started = [executor.submit(worker) for _ in range(min(jobs or 1, len(worker.recipes)))]
-        return [job.job_id for job in started]
     except RuntimeError as error:  # no srun, or sbatch says no
         raise OSError(f"Slurm does not take the jobs: {in_a_line(error)}") from None
+    return [job.job_id for job in started]

@@ -1,5 +1,7 @@
 """Counts against known values: Table 1, Table 6, torchvision's published numbers, published receptive fields."""
 
+from unittest.mock import Mock
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -79,13 +81,34 @@ def test_a_net_with_values_is_left_as_it_is():
 
 @pytest.mark.parametrize(
     ("claim", "verdict"),
-    {"C10": "holds", "C11": "holds", "C17": "holds", "C18": "holds", "C19": "holds in part"}.items(),
+    {
+        "C10": "holds",
+        "C11": "holds",
+        "C17": "holds",
+        "C18": "holds",
+        "C19": "holds in part",
+        "C20": "holds",
+        "C21": "holds",
+    }.items(),  # fmt: skip
 )
 def test_counted_claims(claim, verdict):
     row = counted.row(claim, claims.paper())
     assert (row["claim"], row["verdict"], row["n"], row["scale"]) == (claim, verdict, "exact", "counted")
     assert verdict in counted.sentence(claim, claims.paper())
     assert claim in {one.id for one in claims.CLAIMS}
+
+
+def test_ensembles_and_identities_that_would_not_hold(monkeypatch):
+    p = claims.paper()
+    assert "4.49 % (validation) against ensembles (test) VGG (ILSVRC'14) 7.32, " in counted.row("C20", p)["ours"]
+    assert counted.c20(p | {"table5.bn_inception.top5_error": 4.4}).verdict == "holds in part"
+    assert counted.c20(p | {"table5.prelu_net.top5_error": 3.5}).verdict == "does not hold"
+    runs = [Mock(final={"train_error": 40.0, "identity_extension": {"train_error": e, "logit_difference": 1e-6}})
+            for e in (40.0, 40.02)] + [Mock(final={"train_error": 40.0})]  # fmt: skip
+    monkeypatch.setattr(counted, "load", lambda: runs)
+    assert counted.c21(p).verdict == "does not hold" and "equal training error in 1 of 2 runs" in counted.c21(p).parts[0][0]
+    monkeypatch.setattr(counted, "load", list)
+    assert counted.c21(p).verdict == "no evidence"
 
 
 def test_a_count_that_fails_is_said():

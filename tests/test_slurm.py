@@ -125,5 +125,13 @@ def test_eight_runs_one_cancelled_and_resubmitted(slurm, tmp_path):
         local = reslib.train(record.recipe, out_dir=tmp_path / "local", device="cpu")
         assert record.weights_sha256 == local.weights_sha256 and record.curve == local.curve
     torch.set_num_threads(threads)
-    refused = subprocess.run([*command[:4], "--partition", "none"], env=slurm, capture_output=True, text=True)
-    assert refused.returncode == 1 and "invalid partition" in refused.stderr and "Traceback" not in refused.stderr
+    assert call(*command).startswith("0 Slurm jobs")
+
+
+def test_what_slurm_refuses_is_one_sentence(slurm, tmp_path):
+    file = tmp_path / "sweep_tiny.py"
+    file.write_text(SCRIPT.format(steps=100, out=str(tmp_path / "runs")))
+    command = [sys.executable, str(file), "--executor", "slurm", "--partition", "none", "--gpus", "0"]
+    refused = subprocess.run(command, env=slurm, capture_output=True, text=True)
+    assert refused.returncode == 1 and "invalid partition" in refused.stderr.splitlines()[-1]
+    assert "Traceback" not in refused.stderr

@@ -34,8 +34,9 @@ reslib.plan.PLAN = (reslib.plan.Group("tiny", "C1", "", nets, scales=("demo",)),
 reslib.plan.at = lambda group, recipe, scale: replace(recipe.at(scale), **SHORT)
 if __name__ == "__main__":
     import sys
-    from reslib.__main__ import app
-    app(["sweep", "--plan", "tiny", "--scale", "demo", "--out", {out!r}, *sys.argv[1:]])
+    from reslib.__main__ import main
+    sys.argv[1:] = ["sweep", "--plan", "tiny", "--scale", "demo", "--out", {out!r}, *sys.argv[1:]]
+    main()
 """
 
 

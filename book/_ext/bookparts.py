@@ -27,6 +27,7 @@ class CountTables(SphinxTransform):
                 new.attributes, new.source, new.line = old.attributes, old.source, old.line
                 new["classes"].append("table-figure")
                 old.replace_self(new)
+                self.document.ids |= dict.fromkeys(new["ids"], new)  # what {numref} looks up
 
 
 def add_script_download(app, pagename, templatename, context, doctree):

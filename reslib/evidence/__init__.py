@@ -1,0 +1,1 @@
+"""What judges and draws: public runs and their audits."""

@@ -1,0 +1,240 @@
+"""An audit of published CIFAR-10 nets: the weights of others in reslib's own nets, measured anew on the exact images.
+
+    python -m reslib audit DIR      # DIR/<owner>+<repo>/: weights, logs, and what describes them (published.py)
+
+One JSON a net in notebooks/records/audits, written beside and renamed; `audits()` gives one row a net.
+"""
+
+import hashlib
+import json
+import math
+import re
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from .. import data, evaluation, probes
+from ..files import renamed
+from ..machine import environment
+from ..recipes import CIFAR
+from ..record import folder as records_folder
+from ..record import pack, refuse_constant, short, unpack
+from ..trainer import fingerprint
+from .published import Source, describe, name_of, reported
+from .weights import SUFFIXES, read_weights, readings
+
+KIND, SCHEMA = "audit", 1
+TOLERANCE = 0.005  # percent: half an image of 10,000, so a report with two decimals is met exactly or not at all
+MEASURED = (
+    "train_error", "train_loss", "test_error", "test_loss", "test_error_recomputed_bn", "test_loss_recomputed_bn",
+)  # fmt: skip
+"""Errors in percent, losses in nats, over all images, not augmented. recomputed_bn: statistics over the training images, as for
+reslib's own nets. Nets that were trained on crops with a black border lose by that: plain-20 of a-martyn/resnet has 9.69 % with
+its own statistics, 11.03 % with these, and 9.61 % with statistics over such crops."""
+
+
+@dataclass
+class Audit:
+    """What was measured of one published net, beside what its source reports."""
+
+    source: str  # owner/repo
+    commit: str | None
+    licence: str | None
+    path: str  # of the weights, in the repository
+    weights_sha256: str  # of that file
+    net: str  # "plain20", "resnet20-A"
+    depth: int
+    shortcut: str | None
+    zero_channels: str | None  # of option A in the source's own code: "last" or "around"
+    preprocessing: dict  # mean and std: see Source
+    reported: dict[str, float]  # test error in percent: "final", "best", "stated" (see `published.reported`)
+    measured: dict[str, float]  # MEASURED
+    agrees_with: str | None  # the first of reported's that the measured test error meets within the tolerance
+    tolerance: float  # percent
+    probes: dict[str, list]  # as `probes.probe` gives them, of the first 64 training images, not augmented
+    test_predictions: str  # classes of the test images, moving BN statistics, packed as in a record
+    data: dict
+    environment: dict
+    time: dict
+    kind: str = KIND
+    schema: int = SCHEMA
+
+    @property
+    def name(self) -> str:
+        return f"{self.source.replace('/', '+')}-{self.net}-{self.weights_sha256[:8]}"
+
+    def predictions(self) -> np.ndarray:
+        """The predicted classes of the test images, uint8 (n,), in their order."""
+        return unpack(self.test_predictions)
+
+    def probe_frame(self) -> pd.DataFrame:
+        """The probes, one row a layer; `depth` counts the layers from 1, the stem."""
+        return pd.DataFrame(self.probes).assign(depth=range(1, len(self.probes["layer"]) + 1))
+
+
+def agreement(reported: dict[str, float], measured: float) -> str | None:
+    """Which reported test error is the measured one: "final", "best" or "stated", the first that is; None: no one."""
+    return next((k for k in ("final", "best", "stated") if abs(reported.get(k, math.inf) - measured) <= TOLERANCE), None)
+
+
+def batches(images: data.Images, source: Source, data_dir=None) -> Iterator[tuple[Tensor, Tensor]]:
+    """All images in their order, (x - mean) / std, x in [0, 1]: float32 (B, 3, H, W) channels_last; labels int64 (B,)."""
+    mean = data.mean_image(CIFAR, data_dir) if source.mean == "image" else source.mean
+    mean, std = (torch.tensor(a, dtype=torch.float32) for a in (mean, source.std))
+    for i in range(0, len(images.labels), CIFAR.batch):
+        x = torch.from_numpy(data.BYTE[images.pixels[i : i + CIFAR.batch]])
+        yield ((x - mean) / std).permute(0, 3, 1, 2), torch.from_numpy(images.labels[i : i + CIFAR.batch])
+
+
+def choose(path: str, source: Source, tensors: dict, few: list) -> tuple[str | None, str | None, nn.Module]:
+    """The reading of the weights that their path and the source call for: (shortcut, zero channels, net).
+
+    What neither says, the error on the training batches `few` does: the first reading below 50 %, or else the first.
+    """
+    found, names = list(readings(tensors)), re.findall("plain|resnet|residual", path.lower())
+    if names:
+        found = [reading for reading in found if (reading[0] is None) == (names[-1] == "plain")] or found
+    if source.zero_channels:
+        found = [reading for reading in found if reading[1] in (None, source.zero_channels)]
+    good = (reading for reading in found if evaluation.evaluate(reading[2], few)["top1_error"] < 50)
+    return found[0] if len(found) == 1 else next(good, found[0])
+
+
+def measure(path: Path, folder: Path, source: Source, data_dir=None) -> Audit:
+    """Load the weights `path` of the source in `folder` and measure them.
+
+    Raises ValueError, naming the file, if they cannot be read or fit no net of reslib; as `data.images`.
+    """
+    start, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    train, test = (data.images(CIFAR, train=part, data_dir=data_dir) for part in (True, False))
+    tensors, best = read_weights(path)
+    said = ({} if best is None else {"best": best}) | reported(source, folder, path)
+    name, few = path.relative_to(folder).as_posix(), list(islice(batches(train, source, data_dir), 8))
+    try:
+        shortcut, zeros, net = choose(name, source, tensors, few)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}.") from None
+    net = net.to(memory_format=torch.channels_last)
+    depth = 6 * len(net.layer1) + 2
+    logits, labels = evaluation.predict(net, batches(test, source, data_dir))
+    recomputed = evaluation.recomputed_bn(net, batches(train, source, data_dir))
+    scores = (
+        evaluation.evaluate(net, batches(train, source, data_dir)),
+        evaluation.score(logits, labels),
+        evaluation.evaluate(recomputed, batches(test, source, data_dir)),
+    )
+    measured = dict(zip(MEASURED, [short(s[key]) for s in scores for key in ("top1_error", "loss")], strict=True))
+    images, labels = few[0]
+    n = probes.PIXELS // CIFAR.size**2
+    probed = probes.probe(net, images[:n], labels[:n])
+    return Audit(
+        source=name_of(folder), commit=source.commit, licence=source.licence, path=name,
+        weights_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        net=replace(CIFAR, depth=depth, shortcut=shortcut).net_name, depth=depth, shortcut=shortcut, zero_channels=zeros,
+        preprocessing={"mean": source.mean, "std": source.std}, reported=said, measured=measured,
+        agrees_with=agreement(said, measured["test_error"]), tolerance=TOLERANCE,
+        probes=short(probed),
+        test_predictions=pack(logits.argmax(1).numpy()), data=fingerprint(CIFAR, data_dir),
+        environment=environment(torch.device("cpu"), torch.get_num_threads()),
+        time={"start": start, "seconds": round(time.monotonic() - began, 1)},
+    )  # fmt: skip
+
+
+def audit_folder(folder: Path, data_dir=None) -> Iterator[Audit | ValueError]:
+    """Measure every net of the sources in a folder, or of the one source that it is; what is wrong with one is yielded too.
+
+    Raises ValueError if there is no source in it; as `data.images`.
+    """
+    sources = [folder] if "+" in folder.name else sorted(p for p in folder.glob("*+*") if p.is_dir())
+    if not sources or not folder.is_dir():
+        raise ValueError(f"{folder} holds no sources: a source is a folder <owner>+<repo> with weights in it.")
+    data.images(CIFAR, train=True, data_dir=data_dir)
+    for one in sources:
+        try:
+            source, found = describe(one), sorted(p for p in one.rglob("*") if p.suffix in SUFFIXES)
+            if not found:
+                raise ValueError(f"{one} holds no weights ({', '.join(SUFFIXES)}).")
+        except ValueError as error:
+            yield error
+            continue
+        for path in found:
+            try:
+                yield measure(path, one, source, data_dir)
+            except ValueError as error:
+                yield error
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+
+def write_audit(audit: Audit, folder: str | Path) -> Path:
+    """Write an audit under its name into `folder`. Raises ValueError if it holds NaN or infinity."""
+    path = Path(folder) / f"{audit.name}.json"
+    values = {"kind": audit.kind, "schema": audit.schema} | asdict(audit)
+    try:
+        lines = [f" {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in values.items()]
+    except ValueError:
+        raise ValueError(f"{path.name}: the audit holds NaN or infinity and was not written.") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with renamed(path) as file:
+        file.write(("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    return path
+
+
+def read_audit(path: str | Path) -> Audit:
+    """Read one audit. Raises ValueError, naming the file, if it is none, or one that was changed or damaged."""
+    path = Path(path)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+        if not isinstance(values, dict) or (values.get("kind"), values.get("schema")) != (KIND, SCHEMA):
+            raise ValueError(f"its kind and schema are not {KIND!r} and {SCHEMA}, which this version of reslib reads")
+        audit = Audit(**values)
+        if path.name != f"{audit.name}.json":
+            raise ValueError(f"its name is not that of its net and weights, {audit.name}.json")
+        if lacking := [name for name in MEASURED if not isinstance(audit.measured.get(name), int | float)]:
+            raise ValueError(f"its measured {lacking[0]} is no number")
+        if audit.agrees_with != agreement(audit.reported, audit.measured["test_error"]):
+            raise ValueError("its agrees_with does not follow from what is reported and measured")
+        if len(audit.predictions()) != audit.data["test"]:
+            raise ValueError("its predictions are not as many as its test images")
+        if len(audit.probe_frame()) != audit.depth - 1:
+            raise ValueError("its probes are not one a convolution")
+        if lacking := [name for name in ("commit", "dirty") if name not in audit.environment]:
+            raise ValueError(f"its environment lacks {lacking[0]!r}")
+    except KeyError as error:
+        raise ValueError(f"{path} is not a readable audit: {error} is missing.") from None
+    except (AttributeError, TypeError, ValueError, zlib.error) as error:
+        raise ValueError(f"{path} is not a readable audit: {error}.") from None
+    return audit
+
+
+def load_audits(where=None) -> list[Audit]:
+    """Every audit in a folder (default: audits/ beside the records), by name."""
+    return [read_audit(p) for p in sorted(Path(where or records_folder() / "audits").glob("*.json"))]
+
+
+def audits(where=None) -> pd.DataFrame:
+    """One row a published net of a folder (default: audits/ beside the records).
+
+    Columns: name, source, commit, licence, path, net, depth, shortcut, MEASURED, reported_final, reported_best,
+    reported_stated (percent, NaN if not reported), agrees_with, response_std (mean over layers), reslib_commit, dirty, audit.
+    """
+    columns = ("source", "commit", "licence", "path", "net", "depth", "shortcut", *MEASURED, "reported_final", "reported_best",
+               "reported_stated", "agrees_with", "response_std", "reslib_commit", "dirty", "audit")  # fmt: skip
+    rows = [
+        {"name": a.name, **{k: getattr(a, k) for k in columns[:6]}, "shortcut": a.shortcut or "none", **a.measured,
+         **{f"reported_{k}": a.reported.get(k, math.nan) for k in ("final", "best", "stated")},
+         "agrees_with": a.agrees_with, "response_std": float(np.mean(a.probes["response_std"])),
+         "reslib_commit": a.environment["commit"], "dirty": a.environment["dirty"], "audit": a}
+        for a in load_audits(where)
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["name", *columns])

@@ -1,0 +1,109 @@
+"""The figures of public reruns: DataFrames in, matplotlib Axes out; a point is an author.
+
+Plain nets are orange squares, residual nets blue circles, in every figure; hollow where the recipe is not the paper's own.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from ..comparison import interval
+from ..plots import PALETTE
+from .reruns import RECIPES, name
+
+KINDS = {"plain": ("#b04a00", "s"), "resnet": ("#0b5394", "o")}  # colour and marker
+POINTS = "percentage points"
+HEADINGS = ("the paper's recipe", "near recipes", "recipe not stated", "far recipes")
+
+
+def strips(rows: dict[str, tuple], ax: Axes | None = None) -> Axes:
+    """Differences found by many sources, a row a comparison: points, and a bar for the mean and its 95 % interval.
+
+    rows: by label, (kind of net, rows of `reruns.effects`, the paper's own difference or None: a diamond). Far recipes, which
+    do not make the mean, are hollow.
+    """
+    ax = ax or plt.gca()
+    for y, (kind, table, paper) in enumerate(rows.values()):
+        colour, marker = KINDS[kind]
+        effects, sized = table.effect.to_numpy(float), table.sized.to_numpy(bool)
+        place = y + 0.1 + 0.11 * (effects.argsort().argsort() % 3 - 1)
+        for chosen, fill in ((sized, colour), (~sized, "none")):
+            ax.plot(effects[chosen], place[chosen], marker, ms=4.5, mec=colour, mfc=fill, alpha=0.75, ls="none")
+        if sized.sum() > 1:
+            mean, low, high = interval(effects[sized])
+            ax.plot([low, high], [y - 0.28] * 2, color="black", lw=2.2, solid_capstyle="butt")
+            ax.plot(mean, y - 0.28, "|", color="black", ms=9, mew=2.2)
+        if paper is not None:
+            ax.plot(paper, y - 0.28, "D", color="black", mfc="white", ms=6, zorder=3)
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set(ylim=(len(rows) - 0.5, -0.6), xlabel=f"difference of errors ({POINTS})")
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def forest(kinds: dict[str, pd.DataFrame], paper: dict[str, float], ax: Axes | None = None) -> Axes:
+    """Each author's differences on a line of its own, named, by recipe: the plain pair and the residual one.
+
+    kinds: by kind of net, rows of `reruns.effects`; paper: by kind, its own difference, on the first line. An author with two
+    recipes has two lines.
+    """
+    ax = ax or plt.gca()
+    lines = pd.concat(kinds.values()).groupby(["recipe", "author"]).effect.min().sort_values()
+    y, place = 1.0, {("", "the paper"): 0.0}
+    for recipe, heading in zip(RECIPES, HEADINGS, strict=True):
+        keys = [key for key in lines.index if key[0] == recipe]
+        if keys:
+            ax.text(0.99, y + 0.2, heading, transform=ax.get_yaxis_transform(), ha="right", va="center", style="italic")
+            place |= {key: y + i + 1 for i, key in enumerate(keys)}
+            y += len(keys) + 1.4
+    for kind, table in kinds.items():
+        colour, marker = KINDS[kind]
+        at = [place.get(key) for key in zip(table.recipe, table.author, strict=True)]
+        look = dict(ms=6, ls="none", label=f"{name(kind, 56)} − {name(kind, 20)}")
+        ax.plot(table.effect, pd.Series(at, table.index, dtype=float), marker, color=colour, **look)
+        ax.plot(paper[kind], 0, marker, mec=colour, mfc="white", ms=8, mew=1.8, ls="none")
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set_yticks(list(place.values()), [author for _, author in place], fontsize=8.5)
+    ax.set(ylim=(y - 0.2, -0.8), xlabel=f"56 layers minus 20 layers, test error ({POINTS})")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize="small")
+    return ax
+
+
+def depth(levels: pd.DataFrame, paper: dict[str, dict[int, float]], ax: Axes | None = None) -> Axes:
+    """Final test error over depth (Table 6): a point an author, a line through the means, diamonds for the paper.
+
+    levels: rows of `reruns.levels`; paper: by kind of net, its test errors (percent) by depth.
+    """
+    ax = ax or plt.gca()
+    for kind, printed in paper.items():
+        colour, marker = KINDS[kind]
+        nets = levels[(levels.net == kind) & levels.depth.isin(list(printed))]
+        place = np.log2(nets.depth) + 0.05 * (nets.groupby("depth").test_error.rank(method="first") % 5 - 2)
+        for own, fill in ((nets.recipe == "paper", colour), (nets.recipe != "paper", "none")):
+            ax.plot(place[own], nets.test_error[own], marker, ms=5, mec=colour, mfc=fill, alpha=0.8, ls="none")
+        mean, label = nets.groupby("depth").test_error.mean(), "plain" if kind == "plain" else "residual"
+        ax.plot(np.log2(mean.index.to_numpy(float)), mean, color=colour, lw=1.6, label=f"{label}, mean over authors")
+        ax.plot(np.log2(list(printed)), printed.values(), "D-", color="black", mfc="white", ms=7, lw=0.8, zorder=3)
+    ax.plot([], [], "D-", color="black", mfc="white", label="the paper")
+    shown = sorted({d for printed in paper.values() for d in printed})
+    ax.set_xticks(np.log2(shown), shown)
+    ax.set(xlabel="depth (layers)", ylabel="final test error (%)")
+    ax.legend(fontsize="small")
+    return ax
+
+
+def responses(layers: pd.DataFrame, axes) -> None:
+    """Each layer's response of published nets (Fig. 7), in order and ranked: rows of `reruns.responses`; two Axes."""
+    for (_, kind, depth_), part in layers.groupby(["source", "net", "depth"]):
+        look = dict(color=PALETTE[depth_], ls="--" if kind == "plain" else "-", lw=1.3, label=name(kind, depth_))
+        axes[0].plot(part.layer, part.response_std, **look)
+        axes[1].plot(range(1, len(part) + 1), part.response_std.sort_values(ascending=False), **look)
+    for ax, order in zip(axes, ("in its order", "sorted by magnitude"), strict=True):
+        ax.set(xlabel=f"layer, {order}", ylabel="std", ylim=(0, None))
+    if layers.empty:
+        axes[0].set_title("no published weights have been measured")
+        return
+    labelled = dict(zip(*axes[0].get_legend_handles_labels()[::-1], strict=True))  # one entry a net, whatever the sources
+    axes[0].legend(labelled.values(), labelled, fontsize="small", ncols=3)

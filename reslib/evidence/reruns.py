@@ -1,0 +1,268 @@
+"""What public reruns of the paper found on CIFAR-10 at its own scale, and what they say of its claims.
+
+reruns.csv holds a row for each published result, with its source, commit and locator; an author counts once. A claim about two
+nets is judged by their difference *within* a source (same recipe, same training set, same way of reporting), so most of what
+sources do differently cancels. RULE says when sources agree. It was written when the numbers had been collected and summarised
+once: it gives the summary a form, and is no prediction.
+
+The interval is a t interval over authors, each with one value. Most sources ran one seed, so their own variances are unknown
+and no weights can be formed; the spread over authors holds both the seeds' and the authors' part. (Random effects, with
+variances borrowed from the few sources of several seeds, give nearly the same: chapter 7 shows it.)
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ..comparison import interval
+from ..record import folder
+from ..reported import paper
+
+FEWEST, SHARE = 3, 2 / 3
+RULE = """An author counts once. *Agrees*: at least two thirds of the authors have the claim's sign, and the 95 % t interval of
+the mean over authors, far recipes left out, lies on the claim's side. *Disagrees*: that interval lies on the other side. *Too
+few*: fewer than three authors, or those that there are do not decide. A claim with parts agrees where all parts do, and
+disagrees where one does; "k of m sources" is said of its weakest part."""
+
+RECIPES = ("paper", "near", "unknown", "far")  # the paper's own; small departures; not stated; what only tells an order
+REPORTS = ("final", "unclear", "best")  # the last iteration; not said which; the best of all test errors
+TEST = ("yes", "best", "unclear", "order-only")  # in_meta: whose test errors can be compared within the source
+NAMES = {"author_cluster": "author", "recipe_class": "recipe", "test_error_percent": "test_error", "seeds_n": "seeds",
+         "train_error_percent": "train_error"}  # fmt: skip
+TOLD = ["author", "source", "url", "recipe", "train_set", "report", "seeds", "shown"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A net minus another (or minus a number): on the claim's side if the difference has the sign `side`."""
+
+    claim: str
+    first: tuple[str, int]  # kind of net, depth
+    second: tuple[str, int] | float
+    quantity: str  # "test_error", "train_error" (percent), "response" (standard deviation, the median layer; in percent)
+    side: int
+
+    @property
+    def what(self) -> str:
+        """In words: "plain-56 − plain-20, training error"."""
+        quantity = {"test_error": "test error", "train_error": "training error", "response": "responses"}[self.quantity]
+        second = f"Highway's {self.second:.2f}" if isinstance(self.second, float) else name(*self.second)
+        return f"{name(*self.first)} − {second}, {quantity}"
+
+
+def name(net: str, depth: int) -> str:
+    """As the book writes it: plain-56, ResNet-56."""
+    return f"{'plain' if net == 'plain' else 'ResNet'}-{depth}"
+
+
+COMPARISONS = (
+    Comparison("C1", ("plain", 56), ("plain", 20), "train_error", 1),
+    Comparison("C5", ("resnet", 56), ("resnet", 20), "test_error", -1),
+    Comparison("C5", ("resnet", 56), ("resnet", 20), "train_error", -1),
+    Comparison("C6", ("plain", 56), ("resnet", 56), "test_error", 1),
+    Comparison("C13", ("resnet", 110), ("resnet", 20), "test_error", -1),
+    Comparison("C13", ("resnet", 110), ("resnet", 56), "test_error", -1),
+    Comparison("C13", ("plain", 56), ("plain", 20), "test_error", 1),
+    Comparison("C15", ("resnet", 56), ("plain", 56), "response", -1),
+    Comparison("C15", ("resnet", 56), ("resnet", 20), "response", -1),
+    Comparison("C16", ("resnet", 1202), ("resnet", 110), "test_error", 1),
+    Comparison("C19", ("resnet", 110), paper()["table6.highway19.test_error"], "test_error", -1),
+)
+CLAIMS = tuple(dict.fromkeys(comparison.claim for comparison in COMPARISONS))
+
+
+@cache
+def _read() -> pd.DataFrame:
+    with files(__package__).joinpath("reruns.csv").open(encoding="utf-8") as lines:
+        frame = pd.read_csv(lines, dtype=str, keep_default_na=False).rename(columns=NAMES)
+    for column in ("depth", "seeds", "test_error", "train_error"):
+        frame[column] = pd.to_numeric(frame[column].replace("", np.nan))
+    frame["sd"] = frame.spread.map(_sd)  # percent, over the seeds of a source
+    frame["url"] = [_url(*row) for row in frame[["source", "commit", "locator"]].itertuples(index=False)]
+    frame["shown"] = (frame.has_log != "") | (frame.has_weights != "")
+    bad = (frame.source == "") | (frame.locator == "") | (frame.test_error - 50).abs().gt(50)
+    bad |= ~frame.recipe.isin(["", "imagenet", *RECIPES]) | ~frame.report.isin(["", *REPORTS])
+    if bad.any():
+        raise ValueError(
+            f"reruns.csv, line {bad.idxmax() + 2}: no source or locator, an unknown word, or an error beyond 0 to 100."
+        )
+    return frame
+
+
+def _sd(spread: str) -> float:
+    given, runs = re.search(r"std ([\d.]+)", spread), re.search(r"runs ([\d.,\s]+\d)", spread)
+    values = [float(value) for value in runs[1].split(",")] if runs else []
+    return float(given[1]) if given else float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
+
+
+def _url(source: str, commit: str, locator: str) -> str:
+    found = re.match(r"([\w.-]+/[\w.-]+)(?: (issue|PR) (\d+))?", source)
+    if not found or "//" in locator:
+        return locator if "//" in locator else ""
+    thread = f"/{'issues' if found[2] == 'issue' else 'pull'}/{found[3]}" if found[2] else ""
+    return f"https://github.com/{found[1]}" + (thread or (f"/tree/{commit}" if commit else ""))
+
+
+def reruns() -> pd.DataFrame:
+    """All published results, one a row: test_error, train_error, sd (percent), depth, seeds, author, recipe, report, url ...
+
+    `shown`: a log or weights are published. Raises ValueError for a row without source or locator, or with an unknown word.
+    """
+    return _read().copy()
+
+
+def curves() -> pd.DataFrame:
+    """Learning curves of ten sources: source, author, net, depth, run, iteration; train_error, test_error, val_error (percent).
+
+    Sources that log epochs have 128 images a batch. Raises ValueError for a source that reruns.csv does not have.
+    """
+    frame = pd.read_csv(folder() / "reruns" / "curves.csv.xz")
+    known = _read().drop_duplicates("source").set_index("source")
+    if strange := set(frame.source) - set(known.index):
+        raise ValueError(f"curves.csv.xz: {sorted(strange)[0]} is not in reruns.csv.")
+    images = frame.source.map(known.train_set).map({"45k": 45_000, "50k": 50_000})
+    frame["iteration"] = frame.step.fillna(frame.epoch * images / 128)
+    frame["net"] = frame.net.str.replace("-[AB]$", "", regex=True)
+    return frame.assign(author=frame.source.map(known.author))
+
+
+def levels(frame: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Final test errors (percent), one row an author, net and depth: of the recipe closest to the paper's, of no far one."""
+    frame = reruns() if frame is None else frame
+    rows = frame[(frame.in_meta == "yes") & (frame.report == "final") & frame.test_error.notna()]
+    return _first(rows, ["author", "net", "depth"])
+
+
+def _first(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    order = rows.assign(a=rows.recipe.map(RECIPES.index), b=rows.report.map(REPORTS.index))
+    return order.sort_values(["a", "b", "shortcut"], kind="stable").drop_duplicates(keys).drop(columns=["a", "b"])
+
+
+def _cell(frame: pd.DataFrame, net: str, depth: int, quantity: str) -> pd.DataFrame:
+    usable = frame.in_meta.isin(TEST if quantity == "test_error" else (*TEST, "train-only")) & frame.report.ne("")
+    rows = frame[usable & (frame.net == net) & (frame.depth == depth) & frame[quantity].notna()]
+    return rows.groupby([*TOLD[:-2], "shortcut"], as_index=False).agg({quantity: "mean", "seeds": "min", "shown": "min"})
+
+
+def effects(claim: str, frame: pd.DataFrame | None = None) -> pd.DataFrame:
+    """One row an author and comparison of a claim: `effect` (percentage points; of responses, percent), and of what source.
+
+    frame: rows of `reruns()`, all if None. `sized` is False for a far recipe, whose sign counts and whose size does not;
+    `agrees` says whether the effect has the claim's sign. Raises KeyError for a claim that is not in CLAIMS.
+    """
+    if claim not in CLAIMS:
+        raise KeyError(f"public reruns say nothing of {claim}; they do of {', '.join(CLAIMS)}.")
+    frame = reruns() if frame is None else frame
+    tables = [_effects(comparison, frame) for comparison in COMPARISONS if comparison.claim == claim]
+    return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+
+
+def responses() -> pd.DataFrame:
+    """What audits of published weights measured, a row a layer: source, net, depth (of the net), layer, response_std.
+
+    A response is what a convolution puts out after batch normalisation, before the addition or the ReLU. No audits: no rows.
+    """
+    rows = []
+    for path in sorted((folder() / "audits").glob("*.json")):
+        audit = json.loads(path.read_text(encoding="utf-8"))
+        kind = "resnet" if audit["shortcut"] else "plain"
+        layers = enumerate(audit["probes"]["response_std"], 1)
+        rows += [(audit["source"], kind, audit["depth"], layer, std) for layer, std in layers]
+    return pd.DataFrame(rows, columns=["source", "net", "depth", "layer", "response_std"])
+
+
+def _audited(frame: pd.DataFrame) -> pd.DataFrame:
+    """The median layer's response of each audited net, as rows of `reruns()` whose source is in the frame."""
+    medians = responses().groupby(["source", "net", "depth"], as_index=False).response_std.median()
+    about = frame.drop_duplicates("source")[["source", "author", "url", "recipe", "train_set", "shown"]]
+    rows = medians.rename(columns={"response_std": "response"}).merge(about, on="source")
+    return rows.assign(report="final", in_meta="yes", shortcut="", seeds=1.0)
+
+
+def _effects(comparison: Comparison, frame: pd.DataFrame) -> pd.DataFrame:
+    quantity, (net, depth) = comparison.quantity, comparison.first
+    if quantity == "response":
+        frame = _audited(frame)
+    if isinstance(comparison.second, float):  # a level, not a difference
+        table = levels(frame).query("net == @net and depth == @depth")
+        table = table.assign(effect=table[quantity] - comparison.second)
+    else:
+        by = [*TOLD[:-2], *(["shortcut"] if net == comparison.second[0] else [])]
+        pair = (_cell(frame, net, depth, quantity), _cell(frame, *comparison.second, quantity))
+        table = pair[0].merge(pair[1], on=by, suffixes=("", "_y"))
+        first, second = table[quantity], table[f"{quantity}_y"]
+        table["effect"] = 100 * (first / second - 1) if quantity == "response" else first - second
+        table["seeds"], table["shown"] = table[["seeds", "seeds_y"]].min(axis=1), table.shown & table.shown_y
+        table = _first(table, ["author"])
+    table = table[[*TOLD, "effect"]].assign(claim=comparison.claim, comparison=comparison.what)
+    return table.assign(sized=table.recipe != "far", agrees=table.effect * comparison.side > 0)
+
+
+def prediction(values) -> tuple[float, float]:
+    """Where one more author's value is expected: the two-sided 95 % t prediction interval (infinite for fewer than two)."""
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        return -np.inf, np.inf
+    return stats.t.interval(0.95, len(values) - 1, values.mean(), values.std(ddof=1) * np.sqrt(1 + 1 / len(values)))
+
+
+def told(values) -> str:
+    """Mean and 95 % t interval, rounded to what it supports: "−1.34 [−1.49, −1.19]", "5.7 [4.8, 6.7]"; the mean alone of fewer
+    than three values, "" of none."""
+    if len(values) < FEWEST:
+        return f"{np.mean(values):.1f}".replace("-", "−") if len(values) else ""
+    mean, low, high = interval(values)
+    mean, low, high = (f"{number:.{2 if high - low < 1 else 1}f}".replace("-", "−") for number in (mean, low, high))
+    return f"{mean} [{low}, {high}]"
+
+
+def verdict(table: pd.DataFrame, side: int) -> tuple[str, int, int]:
+    """RULE applied to one comparison's rows of `effects`: the word, how many authors have the claim's sign, of how many."""
+    sized = table.effect[table.sized]
+    k, m = int(table.agrees.sum()), len(table)
+    if min(m, len(sized)) < FEWEST:
+        return "too few", k, m
+    _, low, high = (side * end for end in interval(sized))
+    if max(low, high) < 0:
+        return "disagrees", k, m
+    return "agrees" if min(low, high) > 0 and k >= SHARE * m else "too few", k, m
+
+
+def judge(claim: str, frame: pd.DataFrame | None = None) -> dict:
+    """A claim by RULE, for the table of claims: kind, claim, paper, ours (a sentence), n (authors), verdict.
+
+    frame: rows of `reruns()`, all if None. n is the number of authors of the weakest part, 0 where there is none.
+    """
+    table, found, said = effects(claim, frame), [], []
+    for comparison in (one for one in COMPARISONS if one.claim == claim):
+        rows = table[table.comparison == comparison.what]
+        word, k, m = verdict(rows, comparison.side)
+        found.append((word, k / max(m, 1), k, m))
+        unit, size = "%" if comparison.quantity == "response" else "points", rows.effect[rows.sized]
+        value = f"{told(size)} {unit} over {len(size)} author{'s' * (len(size) != 1)}; " if len(size) else ""
+        said.append(f"{comparison.what}: {value}{k} of {m} sources agree" if m else f"{comparison.what}: no source")
+    words = [word for word, *_ in found]
+    word = next(word for word in ("disagrees", "too few", "agrees") if word in words)
+    *_, k, m = min((part for part in found if part[0] == word), key=lambda part: (part[1], part[3]))
+    of = {"agrees": f" ({k} of {m} sources)", "disagrees": f" ({m - k} of {m} sources)", "too few": ""}
+    return {"kind": "public runs", "claim": claim, "paper": _paper_says(claim), "ours": "; ".join(said), "n": m,
+            "verdict": word + of[word]}  # fmt: skip
+
+
+def _paper_says(claim: str) -> str:
+    """The paper's own numbers on CIFAR-10, where it gives them."""
+    error = {depth: paper()[f"table6.resnet{depth}.test_error"] for depth in (20, 56, 110, 1202)}
+    mean = paper()["table6.resnet110.test_error_mean"]
+    return {
+        "C1": "higher (Fig. 1)", "C6": "plain nets are worse (Fig. 6)", "C15": "generally smaller (Fig. 7)",
+        "C5": f"ResNet-20 {error[20]:.2f}, ResNet-56 {error[56]:.2f}",
+        "C13": f"ResNet-20 {error[20]:.2f}, -56 {error[56]:.2f}, -110 {mean:.2f} (mean of five)",
+        "C16": f"ResNet-110 {error[110]:.2f}, ResNet-1202 {error[1202]:.2f}",
+        "C19": f"ResNet-110 {mean:.2f} (mean of five), Highway {paper()['table6.highway19.test_error']:.2f}",
+    }[claim]  # fmt: skip

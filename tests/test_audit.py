@@ -1,0 +1,297 @@
+"""The audit of published nets: weights in any wrapping, option A's two paddings, sources described or not, known values."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import pad
+
+from reslib import cifar_plain, cifar_resnet
+from reslib.data import Images
+from reslib.evidence import audit as auditing
+from reslib.evidence.audit import MEASURED, Audit, audit_folder, audits, measure, read_audit, write_audit
+from reslib.evidence.published import Source, describe, reported
+from reslib.evidence.weights import read_weights, readings, zeros_last
+from reslib.resnet import ZeroPadding
+
+
+def random_net(shortcut="A", depth=8, seed=0):
+    """A net whose BN statistics and scales are random too, so that no two channels are alike."""
+    torch.manual_seed(seed)
+    net = cifar_resnet(depth, shortcut)
+    for name, tensor in net.state_dict().items():
+        if tensor.dim() == 1:
+            tensor.uniform_(0.5, 1.5) if name.endswith(("var", "weight")) else tensor.normal_()
+    return net.eval()
+
+
+def safetensors(tensors, path):
+    header, body = {"__metadata__": {"format": "pt"}}, b""
+    for name, tensor in sorted(tensors.items()):
+        raw = tensor.contiguous().numpy().tobytes()
+        kind = "F32" if tensor.dtype == torch.float32 else "I64"
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [len(body), len(body) + len(raw)]}
+        body += raw
+    head = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(head)) + head + body)
+
+
+class ZerosAround(ZeroPadding):
+    """Option A as some sources have it: half of the zero channels on each side of the copied ones."""
+
+    def forward(self, x):
+        half = (self.channels - x.shape[1]) // 2
+        return pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, half))
+
+
+def test_zero_channels_on_both_sides_are_the_same_net_but_for_the_order_of_its_channels():
+    net, x = random_net(depth=14).double(), torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    for block in (net.layer2[0], net.layer3[0]):
+        block.downsample.__class__ = ZerosAround
+    expected = net(x)
+    for block in (net.layer2[0], net.layer3[0]):
+        block.downsample.__class__ = ZeroPadding
+    assert (net(x) - expected).abs().max() > 1e-3
+    torch.testing.assert_close(zeros_last(net)(x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shortcut", [None, "A", "B", "C"])
+def test_weights_are_found_in_any_wrapping(shortcut, tmp_path):
+    net, x = random_net(shortcut), torch.randn(2, 3, 32, 32)
+    own = net.state_dict()
+    forms = {
+        "plain.pt": own,
+        "module.th": {"state_dict": {f"module.{name}": t for name, t in own.items()}, "best_prec1": 91.5},
+        "other.ckpt": {"epoch": 3, "model": {f"model.module.layer_{i}.{n.rpartition('.')[2]}": t
+                                             for i, (n, t) in enumerate(own.items()) if t.dim()}},
+        "half.pth": {"net": {name: t.half() for name, t in own.items()}, "best_acc": 0.915},
+    }  # fmt: skip
+    for name, form in forms.items():
+        torch.save(form, tmp_path / name)
+    safetensors(own, tmp_path / "net.safetensors")
+    for name in (*forms, "net.safetensors"):
+        tensors, best = read_weights(tmp_path / name)
+        found = {(option, zeros): net for option, zeros, net in readings(tensors)}
+        plain_or_a = {(None, None), ("A", "last"), ("A", "around")}
+        assert set(found) == (plain_or_a if shortcut in (None, "A") else {(shortcut, None)})
+        again = found[shortcut, "last" if shortcut == "A" else None]
+        torch.testing.assert_close(again(x), net(x), rtol=0, atol=0.2 if name == "half.pth" else 0)
+        assert best == (8.5 if name in ("module.th", "half.pth") else None)
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        (torch.nn.Linear(2, 2), "no weights that can be read without running its code"),
+        ({"epoch": 3}, "holds no state dict"),
+        ({"fc.weight": torch.tensor([[float("nan")]])}, "holds NaN or infinity"),
+        (b"version https://git-lfs.github.com/spec/v1", "no weights that can be read"),
+    ],
+)
+def test_what_is_no_weights_is_refused(form, says, tmp_path):
+    path = tmp_path / "net.pt"
+    path.write_bytes(form) if isinstance(form, bytes) else torch.save(form, path)
+    with pytest.raises(ValueError, match=f"net.pt.*{says}") as error:
+        read_weights(path)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_weights_of_another_net_fit_none():
+    tensors = {name: t for name, t in random_net().state_dict().items() if t.dim()}
+    for wrong in (tensors | {"extra": torch.zeros(3)}, dict(list(tensors.items())[::-1]), {"fc.weight": torch.zeros(10, 64)}):
+        renamed = {f"x{name}": t for name, t in wrong.items()}  # so that they are matched by order
+        with pytest.raises(ValueError, match="fits no CIFAR net of reslib"):
+            list(readings(renamed))
+
+
+def test_a_source_is_described_by_its_own_file_before_all_else(tmp_path):
+    folder = tmp_path / "a-martyn+resnet"
+    folder.mkdir()
+    assert describe(folder).mean[0] == 0.49187 and describe(folder).licence == "BSD-3-Clause"
+    (folder / "source.toml").write_text('mean = "image"\nstd = 1\nlicence = "MIT"\n')
+    assert (describe(folder).mean, describe(folder).std, describe(folder).licence) == ("image", 1, "MIT")
+    for line in (
+        "std = 0",
+        "std = [1, 2]",
+        'mean = "photograph"',
+        'zero_channels = "left"',
+        "colour = 1",
+        "std =",
+        "reported.x = 1",
+    ):
+        (folder / "source.toml").write_text(line)
+        with pytest.raises(ValueError, match=r"^a-martyn/resnet is not described \(.*write .*source.toml") as error:
+            describe(folder)
+        assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_source_is_described_by_the_files_beside_it(tmp_path):
+    folder = tmp_path / "some+where"
+    (folder / "models").mkdir(parents=True)
+    with pytest.raises(ValueError, match="some/where is not described .*mean.*std.*: write"):
+        describe(folder)
+    (folder / "LICENSE").write_text("MIT License\n\nCopyright")
+    (tmp_path / "README.md").write_text(
+        "- `else+where/`: mean 0, 0, 0, std 9, 9, 9.\n"
+        "- `some+where/` (MIT): Mean std of responses 0.8. Mean 0.49, 0.48, 0.45, std 0.2, 0.3, 0.25.\n- more"
+    )
+    (tmp_path / "reruns.csv").write_text(
+        "source,commit,licence,has_weights,stat,test_error_percent\n"
+        'some/where,abc,,"models/r.pt, 9",unclear,8.1\nelse/where,x,y,models/r.pt,final,9'
+    )
+    source = describe(folder)
+    assert (source.mean, source.std) == ([0.49, 0.48, 0.45], [0.2, 0.3, 0.25])
+    assert (source.commit, source.licence) == ("abc", "MIT License")
+    assert reported(source, folder, folder / "models" / "r.pt") == {"stated": 8.1}
+    (folder / "r.csv").write_text("epoch,train_acc,test_acc\n1,0.5,0.5\n2,0.9,0.915\n3,0.9,0.91\n4,0.9,none\n")
+    assert reported(source, folder, folder / "models" / "r.pt") == {"stated": 8.1, "final": 9.0, "best": 8.5}
+    told = replace(source, log="none", reported={"best": {"r": 8.4, "s": 1}})
+    assert reported(told, folder, folder / "models" / "r.pt") == {"stated": 8.1, "best": 8.4}
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """300 random images in place of CIFAR-10, so that a net is measured in a second."""
+    rng = np.random.default_rng(0)
+
+    def some(recipe, *, train, data_dir=None):
+        n = 200 if train else 100
+        part = "train" if train else "test"
+        return Images(f"random-{part}", rng.integers(0, 256, (n, 32, 32, 3), np.uint8), np.arange(n) % 10, part, None)
+
+    parts = {train: some(None, train=train) for train in (True, False)}
+    monkeypatch.setattr("reslib.data.images", lambda recipe, *, train, data_dir=None: parts[train])
+    return parts
+
+
+def test_sources_are_measured_one_by_one_and_errors_stop_nothing(few, tmp_path):
+    source = tmp_path / "in" / "new+source"
+    source.mkdir(parents=True)
+    (tmp_path / "in" / "undescribed+source").mkdir()
+    (tmp_path / "in" / "a-martyn+resnet").mkdir()  # described, and empty
+    (source / "source.toml").write_text("mean = [0.4, 0.5, 0.6]\nstd = 0.25\n")
+    nets = {"plain": random_net(None), "resnet8": random_net("A")}
+    for name, net in nets.items():
+        torch.save({"state_dict": {f"module.{k}": t for k, t in net.state_dict().items()}}, source / f"{name}.th")
+    torch.save(torch.nn.Linear(3, 3).state_dict(), source / "mlp.pt")
+    found = list(audit_folder(tmp_path / "in"))
+    errors, made = ([f for f in found if isinstance(f, kind)] for kind in (ValueError, Audit))
+    assert [str(e).partition(" ")[0] for e in errors] == [
+        str(tmp_path / "in" / "a-martyn+resnet"), str(source / "mlp.pt"), "undescribed/source"]  # fmt: skip
+    assert [(a.net, a.zero_channels, a.agrees_with, a.reported) for a in made] == [
+        ("plain8", None, None, {}), ("resnet8-A", "last", None, {})]  # fmt: skip
+    pixels = torch.from_numpy(few[False].pixels).permute(0, 3, 1, 2) / 255
+    x = (pixels - torch.tensor([0.4, 0.5, 0.6])[:, None, None]) / 0.25
+    for a, net in zip(made, nets.values(), strict=True):
+        logits = net(x)
+        assert (a.predictions() == logits.argmax(1).numpy()).mean() > 0.97
+        wrong = 100 * (a.predictions() != few[False].labels).mean()
+        assert a.measured["test_error"] == pytest.approx(wrong) and list(a.measured) == list(MEASURED)
+        assert a.probe_frame().depth.tolist() == list(range(1, 8)) and len(a.probes["response_gradient"]) == 7
+        path = write_audit(a, tmp_path / "out")
+        assert path.name == f"new+source-{a.net}-{a.weights_sha256[:8]}.json" and read_audit(path) == a
+    table = audits(tmp_path / "out")
+    assert table.net.tolist() == ["plain8", "resnet8-A"] and table.shortcut.tolist() == ["none", "A"]
+    assert table.reported_final.isna().all() and (table.response_std > 0).all() and table.audit[0] == made[0]
+    assert [a.net for a in audit_folder(source) if isinstance(a, Audit)] == ["plain8", "resnet8-A"]
+
+
+def test_what_name_and_source_leave_open_the_training_images_decide(few, tmp_path, monkeypatch):
+    folder = tmp_path / "new+source"
+    folder.mkdir()
+    torch.save(random_net("A").state_dict(), folder / "net.pt")
+    source = Source(mean=0.5, std=0.25)
+    assert measure(folder / "net.pt", folder, source).net == "resnet8-A"  # none is good: the first
+    errors = iter([90.0, 88.0, 10.0])
+    monkeypatch.setattr(auditing.testing, "evaluate", lambda net, batches: {"top1_error": next(errors)})
+    tensors, _ = read_weights(folder / "net.pt")
+    assert auditing.choose("net.pt", source, tensors, [])[:2] == (None, None)
+    assert auditing.choose("resnet.pt", replace(source, zero_channels="around"), tensors, [])[:2] == ("A", "around")
+    assert auditing.choose("resnets/plain8/last.pt", source, tensors, [])[:2] == (None, None)
+
+
+def test_audits_that_were_changed_are_refused(few, tmp_path):
+    folder = tmp_path / "new+source"
+    folder.mkdir()
+    torch.save(cifar_plain(8).state_dict(), folder / "plain8.pt")
+    found = measure(folder / "plain8.pt", folder, Source(mean="image", std=1))
+    path = write_audit(found, tmp_path)
+    good = json.loads(path.read_text())
+    changes = [
+        ({"schema": 2}, "its kind and schema"), ({"kind": "run"}, "its kind and schema"), ({"depth": 14}, "its probes"),
+        ({"net": "plain14"}, "its name"), ({"measured": {}}, "measured train_error is no number"), ({"more": 1}, "more"),
+        ({"agrees_with": "best"}, "its agrees_with"), ({"data": {}}, "'test' is missing"), ({"environment": {}}, "'commit'"),
+        ({"data": {"test": 7}}, "its predictions"), ({"test_predictions": "eJwD"}, "is not a readable audit"),
+        ({"measured": good["measured"] | {"train_loss": float("nan")}}, "it holds NaN"),
+    ]  # fmt: skip
+    for change, says in changes:
+        path.write_text(json.dumps(good | change))
+        with pytest.raises(ValueError, match=f"{found.net}.*{says}") as error:
+            read_audit(path)
+        assert len(str(error.value).splitlines()) == 1
+    for broken in ("", "[]", "{}", '{"kind": "audit", "schema": 1}'):
+        path.write_text(broken)
+        with pytest.raises(ValueError, match="is not a readable audit"):
+            audits(tmp_path)
+    with pytest.raises(ValueError, match="NaN or infinity and was not written"):
+        write_audit(replace(found, measured=found.measured | {"test_loss": float("inf")}), tmp_path)
+
+
+def test_the_command_says_what_is_wrong_in_a_sentence(cifar, tmp_path):
+    (tmp_path / "no+weights").mkdir()
+    torch.save({"w": torch.zeros(3)}, tmp_path / "no+weights" / "net.pt")
+    environment = os.environ | {"RESLIB_DATA": str(cifar)}
+    for folder, says in ((tmp_path, "no/weights is not described"), (tmp_path / "none", "holds no sources")):
+        found = subprocess.run([sys.executable, "-m", "reslib", "audit", str(folder), "--out", str(tmp_path / "out")],
+                               capture_output=True, text=True, env=environment)  # fmt: skip
+        assert found.returncode == 1 and says in found.stderr and len(found.stderr.splitlines()) == 1 and not found.stdout
+
+
+@pytest.fixture
+def published(root):
+    folder = root.parent / "shared" / "data" / "reruns"
+    if not folder.is_dir():
+        pytest.skip("the published weights are not here: ../shared/data/reruns")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("source", "net", "final", "best"),
+    [("a-martyn+resnet", "pretrained/plainnet20.pt", 9.69, 9.5),
+     ("akamaster+pytorch_resnet_cifar10", "pretrained_models/resnet20-12fca82f.th", 8.27, 8.22)],
+)  # fmt: skip
+def test_published_nets_have_the_test_error_that_their_sources_report(cifar, published, source, net, final, best):
+    """Both preprocessings, both paddings of option A: an error in either would show in the first digit."""
+    folder, path = published / source, published / source / net
+    about = describe(folder)
+    tensors, noted = read_weights(path)
+    said = {"best": noted} | reported(about, folder, path)
+    assert (said["final"], said["best"]) == (final, best)
+    test = auditing.data.images(auditing.CIFAR, train=False, data_dir=cifar)
+    few = [next(auditing.batches(test, about))]
+    error = auditing.testing.evaluate(
+        auditing.choose(net, about, tensors, few)[2], auditing.batches(test, about)
+    )["top1_error"]  # fmt: skip
+    assert error == pytest.approx(final, abs=0.02)  # two images: another processor adds up in another order
+
+
+REPORTED = {
+    "a-martyn/resnet": {"plain20": 9.69, "plain32": 10.04, "plain44": 11.56, "plain56": 13.07,
+                        "resnet20-A": 8.04, "resnet32-A": 7.79, "resnet44-A": 7.51, "resnet56-A": 7.46},
+    "akamaster/pytorch_resnet_cifar10": {"resnet20-A": 8.27, "resnet32-A": 7.37, "resnet44-A": 6.9, "resnet56-A": 6.61},
+}  # fmt: skip
+
+
+def test_recorded_audits_are_of_committed_code_and_meet_what_was_reported():
+    table = audits()
+    assert len(table) and not table.dirty.any() and (table.agrees_with == "final").all()
+    for row in table.itertuples():
+        assert row.test_error == pytest.approx(REPORTED[row.source][row.net], abs=0.005)
+        assert row.train_error < 3 and len(row.audit.predictions()) == 10_000
+    assert max(path.stat().st_size for path in (auditing.records_folder() / "audits").iterdir()) < 60_000
