@@ -207,7 +207,7 @@ def show(bar: tqdm, running: dict, worker: Worker, steps: list) -> None:
     shares = [
         1.0 if worker.file(n, "json").exists() else steps[n].value / recipe.steps for n, recipe in enumerate(worker.recipes)
     ]
-    at = [(worker.recipes[hand.value], shares[hand.value]) for hand in running.values() if hand.value >= 0]
+    at = [(worker.recipes[n], shares[n]) for n in sorted(hand.value for hand in running.values()) if n >= 0]
     bar.set_description_str(f"{shares.count(1.0)}/{len(shares)} runs", refresh=False)
     bar.set_postfix_str(", ".join(f"{r.net_name} s{r.seed} {int(100 * share)}%" for r, share in at), refresh=False)
     done = sum(work(recipe) * share for recipe, share in zip(worker.recipes, shares, strict=True))
