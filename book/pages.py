@@ -46,7 +46,7 @@ def paper():
 
 def judged():
     """What reslib.claims says of each claim, and of all of them in short."""
-    from reslib.claims import CLAIMS, KINDS, all_verdicts, claim_of, state, title
+    from reslib.claims import CLAIMS, KINDS, SPLIT, all_verdicts, claim_of, state, title
     from reslib.counted import COUNTED
     from reslib.evidence import reruns, start
     from reslib.rules import RULES
@@ -61,7 +61,7 @@ def judged():
         "table:overview": markdown(
             ["claim", "what it says", *KINDS.values()],
             [
-                [f"[{c.id}](#{c.id.lower()})", c.text, *(in_short(found[c.id], scale, title) for scale in KINDS)]
+                [f"[{c.id}](#{c.id.lower()})", c.text, *(in_short(found[c.id], scale, SPLIT) for scale in KINDS)]
                 for c in CLAIMS
             ],
         ),
@@ -107,9 +107,9 @@ def verdict(row, title):
     return f"**{row['verdict']}** ({title(row['claim'])}; {row['kind']}{n}){why}: {minus(row['ours'])}"
 
 
-def in_short(rows, scale, title):
+def in_short(rows, scale, split):
     rows = [row for row in rows if row["scale"] == scale]
-    return "; ".join(row["verdict"] + f" {title(row['claim'])[3:]}" * (row["claim"] != row["of"]) for row in rows)
+    return "; ".join(row["verdict"] + f" ({split.get(row['claim'])})" * (row["claim"] in split) for row in rows)
 
 
 def key_figure(path):

@@ -23,7 +23,7 @@
 # > measures this machine, and trains the smallest nets of the family on scanned digits, a *demonstration* that proves nothing
 # > about the paper. The *evidence* is replayed from recorded runs; how long each took is listed at the end. To make it again:
 # > five nets (no shortcut, A, B, C, one-layer blocks) at two depths with three seeds are thirty runs, each of them minutes on
-# > one core at `pocket` scale, and ten times that at `night`; `paper` wants a GPU.
+# > one core at `pocket` scale; `paper` needs a GPU.
 
 # %% tags=["parameters"]
 scale = "demo"  # "demo": demonstration, and the pocket runs replayed; "pocket", "night", "paper": that scale's runs

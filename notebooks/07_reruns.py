@@ -45,10 +45,10 @@ from scipy import stats
 from statsmodels.stats.meta_analysis import combine_effects
 
 from reslib import claims, parameters, plots
-from reslib.comparison import interval
+from reslib.comparison import interval, prediction
 from reslib.evidence import figures
 from reslib.evidence import reruns as public
-from reslib.evidence.reruns import prediction, told
+from reslib.evidence.reruns import told
 
 everything = public.reruns()
 parameters.check(

@@ -192,7 +192,8 @@ def state(rows: pd.DataFrame) -> str:
     return (
         f"Of the paper's {len(CLAIMS)} claims, {count['paper']} have been tested at the paper's scale by our own runs and "
         f"{count['public']} by public runs; {count['counted']} are counted; {count['night']} are judged by our runs with a "
-        f"quarter of the schedule; of {count['pocket']} a short training shows directions, which judge nothing."
+        f"quarter of the schedule; of {count['pocket']} a short training shows directions, which judge nothing. Fig. 1 at the "
+        f"paper's scale, by public runs: {reruns.judge('C1')['ours']}."
     )
 
 

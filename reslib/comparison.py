@@ -164,6 +164,18 @@ def interval(values) -> tuple[float, float, float]:
     return part.estimate, *part.interval()
 
 
+def prediction(values, runs: int = 1) -> tuple[float, float]:
+    """Where one more value like these, or the mean of so many `runs`, is expected: the two-sided 95 % t prediction interval.
+
+    Infinite for fewer than two values.
+    """
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        return -math.inf, math.inf
+    spread = values.std(ddof=1) * math.sqrt(1 / len(values) + 1 / runs)
+    return tuple(map(float, stats.t.interval(CONFIDENCE, len(values) - 1, values.mean(), spread)))
+
+
 class Runs:
     """The recorded runs of one scale that may judge: of the seeds fixed beforehand, from committed code.
 

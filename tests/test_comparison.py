@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from reslib.claims import decide, direction
-from reslib.comparison import POWER, Part, interval
+from reslib.comparison import POWER, Part, interval, prediction
 
 RNG = np.random.default_rng(20151210)
 
@@ -93,3 +93,13 @@ def test_nothing_is_contradicted_without_the_power_to_have_seen_it():
     place, why = decide([weak])
     assert place == 2 and "runs a net would decide" in why[0] and part.power() < POWER
     assert direction([strong])[0] == 1 and direction([strong, part])[0] == 2
+
+
+def test_prediction_intervals_hold_what_they_say():
+    """95 % of single further values, and of means of five, lie within; one value predicts nothing."""
+    assert prediction([6.0]) == (-np.inf, np.inf)
+    for runs in (1, 5):
+        made = RNG.normal(6.6, 0.2, (2_000, 5 + runs))
+        ends = np.array([prediction(row[:5], runs) for row in made])
+        further = made[:, 5:].mean(1)
+        assert ((ends[:, 0] < further) & (further < ends[:, 1])).mean() == pytest.approx(0.95, abs=0.02)

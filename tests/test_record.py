@@ -1,7 +1,9 @@
 """Records: what is written is read, what is damaged is refused by name; the evidence in the book is sound."""
 
 import json
+import subprocess
 from dataclasses import replace
+from datetime import datetime
 
 import pandas as pd
 import pytest
@@ -110,3 +112,17 @@ def test_the_evidence_is_sound():
         assert (folder() / f"{record.name}.json").stat().st_size < 200_000
         assert record.recipe.scale != "demo" and record.curve["step"][-1] == record.recipe.steps
     assert len({record.data["sha256"] for record in found if record.data["name"] == "cifar10-16px"}) == 1
+
+
+def test_a_record_names_the_code_that_made_it(root):
+    """Its commit is not younger than its start, unless it says of every stretch from which commit it went on."""
+    git = ["git", "-C", str(root), "log", "--all", "--format=%H %ct"]
+    known = dict(line.split() for line in subprocess.run(git, capture_output=True, text=True).stdout.splitlines())
+    if len(known) < 2:
+        pytest.skip("the history of the checkout is not here")
+    for record in load():
+        stretches = [*record.environment.get("earlier", []), record.environment]
+        start = datetime.fromisoformat(record.time["start"]).timestamp()
+        assert stretches[0].get("step", 0) == 0, f"{record.name}: its first stretch is not named"
+        committed = int(known.get(stretches[0]["commit"], 0))
+        assert 0 < committed <= start, f"{record.name}: {stretches[0]['commit'][:10]} is unknown, or younger than its start"

@@ -18,7 +18,6 @@ from importlib.resources import files
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ..comparison import interval
 from ..record import folder
@@ -202,14 +201,6 @@ def _effects(comparison: Comparison, frame: pd.DataFrame) -> pd.DataFrame:
         table = _first(table, ["author"])
     table = table[[*TOLD, "effect"]].assign(claim=comparison.claim, comparison=comparison.what)
     return table.assign(sized=table.recipe != "far", agrees=table.effect * comparison.side > 0)
-
-
-def prediction(values) -> tuple[float, float]:
-    """Where one more author's value is expected: the two-sided 95 % t prediction interval (infinite for fewer than two)."""
-    values = np.asarray(values, float)
-    if len(values) < 2:
-        return -np.inf, np.inf
-    return stats.t.interval(0.95, len(values) - 1, values.mean(), values.std(ddof=1) * np.sqrt(1 + 1 / len(values)))
 
 
 def told(values) -> str:
