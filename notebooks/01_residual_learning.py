@@ -56,8 +56,8 @@ from torch.nn.functional import cross_entropy, relu
 import reslib
 from reslib import CIFAR, claims, comparison, data, parameters, plan, plots, probes, rules
 from reslib.evidence import audit, figures, reruns, start
-from reslib.measures import weights_sha256
-from reslib.sweep import side_by_side
+from reslib.record import weights_sha256
+from reslib.sweep import run_parallel
 
 parameters.check(
     globals(),
@@ -172,7 +172,7 @@ _ = figure.suptitle(plots.about(CIFAR.at("demo"), 1))
 
 # %%
 if retrain:
-    if failed := side_by_side(sorted(planned, key=lambda recipe: -recipe.depth), out=out_dir):  # the longest first
+    if failed := run_parallel(sorted(planned, key=lambda recipe: -recipe.depth), out=out_dir):  # the longest first
         raise RuntimeError("; ".join(failed))
     runs = [reslib.train(recipe, out_dir=out_dir) for recipe in planned]  # finished: they are only read
 

@@ -55,9 +55,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import reslib
 from reslib import CIFAR, IMAGENET, claims, comparison, counted, counts, data, parameters, plots, probes, resnet
-from reslib.record import command, cpu_name, recorded
-from reslib.sweep import side_by_side
-from reslib.trainer import optimizer_for, train_step
+from reslib.machine import cpu_name
+from reslib.record import command, recorded
+from reslib.sgd import optimizer_for, train_step
+from reslib.sweep import run_parallel
 
 parameters.check(
     globals(),
@@ -601,7 +602,7 @@ demo_table.style.format("{:.1f}").set_caption(f"Final error (%): {plots.about(de
 
 # %%
 if retrain:
-    if failed := side_by_side(sorted(planned, key=lambda recipe: -recipe.depth), out=out_dir):  # the longest first
+    if failed := run_parallel(sorted(planned, key=lambda recipe: -recipe.depth), out=out_dir):  # the longest first
         raise RuntimeError("; ".join(failed))
     runs, missing = [reslib.train(recipe, out_dir=out_dir) for recipe in planned], []  # finished: they are only read
 

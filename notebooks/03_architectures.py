@@ -47,7 +47,7 @@ from torch import nn
 import reslib
 from reslib import IMAGENET, claims, counted, counts, evaluation, parameters, plots
 from reslib.counts import shape_of
-from reslib.record import cpu_name
+from reslib.machine import cpu_name
 from reslib.resnet import BasicBlock, Bottleneck
 
 DEPTHS = (18, 34, 50, 101, 152)  # Table 1

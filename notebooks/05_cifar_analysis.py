@@ -52,7 +52,7 @@ import reslib
 from reslib import CIFAR, claims, comparison, counts, data, parameters, plan, plots, rules
 from reslib.data import draws
 from reslib.record import command, recorded
-from reslib.sweep import side_by_side
+from reslib.sweep import run_parallel
 
 FURTHER = ("warm-up", "start", "longer", "shallow", "split", "ambiguities", "count", "1202")
 parameters.check(
@@ -166,7 +166,7 @@ demo_table.T.style.format("{:.1f}").set_caption(f"Final error (%): {plots.about(
 
 # %%
 if retrain:
-    if failed := side_by_side(sorted(everything, key=lambda recipe: -plan.work(recipe)), out=out_dir):  # the longest first
+    if failed := run_parallel(sorted(everything, key=lambda recipe: -plan.work(recipe)), out=out_dir):  # the longest first
         raise RuntimeError("; ".join(failed))
     runs, missing = [reslib.train(recipe, out_dir=out_dir) for recipe in everything], []  # finished: they are only read
 

@@ -11,8 +11,8 @@ from typing import Annotated
 import torch
 import typer
 
+from .machine import in_a_line
 from .recipes import CIFAR, SCALES
-from .trainer import in_a_line
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 bench_app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
@@ -144,23 +144,31 @@ def sweep(
     plan: Annotated[str | None, typer.Option(help="one group of the plan; default: all, the most valuable first")] = None,
     scale: Annotated[str, typer.Option(help="pocket, night or paper")] = "pocket",
     jobs: Annotated[
-        int | None, typer.Option(help="runs at once; default: one a CPU core, 4 on a GPU (not measured yet)")
+        int | None, typer.Option(help="runs at once; default: one a CPU core, 4 on a GPU (not measured yet), 1 on slurm")
     ] = None,
     time_limit: Annotated[float | None, typer.Option(help="seconds; what runs then is stopped with a checkpoint")] = None,
     out: Annotated[Path, typer.Option(help="folder for records and checkpoints")] = Path("runs"),
     data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
     backend: Annotated[str, typer.Option(help="auto, ffcv, array, torch")] = "auto",
     device: Device = None,
-    half_checkpoints: Annotated[
-        bool, typer.Option("--half-checkpoints", help="half the bytes to carry; a run taken up from one is marked")
-    ] = False,
+    executor: Annotated[str, typer.Option(help="local: processes on this machine; slurm: jobs of a cluster")] = "local",
+    partition: Annotated[str | None, typer.Option(help="slurm: where the jobs run")] = None,
+    account: Annotated[str | None, typer.Option(help="slurm: whom they are charged to")] = None,
+    gpus: Annotated[int, typer.Option(min=0, max=1, help="slurm: of a job; 0: a core")] = 1,
+    minutes: Annotated[int, typer.Option("--time", min=1, help="slurm: minutes of a job, after which it is requeued")] = 60,
 ):
     """Carry out what is missing of the plan; stop it at any time, and go on with the same command."""
-    from .sweep import missing
-    from .sweep import sweep as run
+    from .plan import missing
+    from .sweep import run_parallel, submit
 
-    where = dict(out=out, data_dir=data_dir, device=device, backend=backend, half_checkpoints=half_checkpoints)
-    failed = run(plan, scale, jobs=jobs, time_limit=time_limit, **where)
+    if executor not in ("local", "slurm"):
+        raise ValueError(f"executor {executor!r} is unknown: use local or slurm.")
+    if executor == "slurm":
+        asked = dict(jobs=jobs, gpus=gpus, minutes=minutes, partition=partition, account=account)
+        started = submit(missing(scale, plan, out), out=out, data_dir=data_dir, backend=backend, **asked)
+        return print(f"{len(started)} Slurm jobs: {', '.join(started)}; logs in {out}/slurm, what fails in {out}/*.failed")
+    where = dict(out=out, data_dir=data_dir, device=device, backend=backend)
+    failed = run_parallel(missing(scale, plan, out), jobs=jobs, time_limit=time_limit, **where)
     left = len(missing(scale, plan, out))
     print(f"{left} planned runs are still missing at {scale} scale" + (f"; {len(failed)} failed" if failed else ""))
     if failed:
@@ -177,7 +185,7 @@ def step(depth: int = 20, size: Count = 32, batch: Count = 128, rounds: Count = 
          device: Device = None, data_dir: Path | None = None):  # fmt: skip
     """The training step: what `train` does against the plain eager NCHW loop, in turn, in one run."""
     from . import bench
-    from .trainer import device_of
+    from .machine import device_of
 
     device = str(device_of(device))
     if threads:
@@ -202,8 +210,8 @@ def scaling(depths: str = "20,32,44,56,110", batches: str = "128", size: Count =
             data_dir: Path | None = None):  # fmt: skip
     """The training step across depth and batch: how cost grows, and what share of the machine's ceilings it reaches."""
     from . import bench
+    from .machine import device_of
     from .parameters import cifar_depths, whole_numbers
-    from .trainer import device_of
 
     device = str(device_of(device))
     if threads:
@@ -216,7 +224,7 @@ def scaling(depths: str = "20,32,44,56,110", batches: str = "128", size: Count =
 
 def machine(device: str) -> str:
     """The processor, threads and release that a timing belongs to."""
-    from .record import device_name
+    from .machine import device_name
 
     return f"{device_name(torch.device(device))}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
@@ -235,8 +243,8 @@ def load(
 ):
     """The loaders against plain torchvision + DataLoader, in turn, in one run."""
     from . import bench_load
+    from .machine import device_of
     from .parameters import whole_numbers
-    from .trainer import device_of
 
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds is {seconds}: it must be above 0.")

@@ -12,11 +12,11 @@ from scipy import stats
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from . import counts, data
+from . import counts, data, machine
 from .cuda_graph import GraphedStep
 from .recipes import CIFAR
 from .resnet import cifar_resnet
-from .trainer import in_bf16, optimizer_for, train_step
+from .sgd import in_bf16, optimizer_for, train_step
 
 PLAIN, EAGER, COMPILED, GRAPH = "eager NCHW", "channels_last", "channels_last, compiled", "CUDA graph"
 SCRIPT = "usual script"
@@ -64,7 +64,6 @@ def steps_of(depth: int, size: int, batch: int, variants, device: str, data_dir=
     its batches too (CIFAR-10). precision: a recipe's, in what `train` does.
     """
     recipe, made = replace(CIFAR, depth=depth, size=size, batch=batch, precision=precision), {}
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)  # a net each, not versions of one
     if (index := torch.device(device).index) is not None:
         torch.cuda.set_device(index)  # graphs are captured there
     labels = torch.randint(10, (batch,), device=device)
@@ -75,7 +74,7 @@ def steps_of(depth: int, size: int, batch: int, variants, device: str, data_dir=
         else:
             net, images = (t.to(memory_format=torch.channels_last) for t in (net, images))
             optimizer = optimizer_for(recipe, net)
-        step_net = torch.compile(net, dynamic=False) if "compiled" in name else net
+        step_net = machine.compiled(net) if "compiled" in name else net
         step_net = in_bf16(step_net) if precision == "bf16" and name not in (PLAIN, SCRIPT) else step_net
         one = partial(train_step, step_net, optimizer)
         if name == SCRIPT:

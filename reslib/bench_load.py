@@ -26,8 +26,8 @@ import torch
 from . import bench, data
 from .data import convert, fast, tree
 from .files import renamed
+from .machine import environment
 from .recipes import CIFAR, IMAGENET
-from .record import environment
 from .record import folder as records_folder
 
 SCHEMA = 1

@@ -1,18 +1,15 @@
 """What a run leaves while it is not finished: a checkpoint, a lock; and how it is stopped between two iterations."""
 
 import contextlib
-import errno
-import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 import torch
-from torch import Tensor, nn
+from filelock import FileLock, Timeout
+from torch import nn
 
 from .files import renamed
 from .record import COLUMNS
@@ -38,40 +35,31 @@ class State:
     step_seconds: float = 0.0  # in training steps
     start: str = ""
     threads: int = 0
-    rounded: list[int] = field(default_factory=list)  # iterations at which it was taken up from half precision
-    machines: list[dict] = field(default_factory=list)  # record.environment of each stretch, and the "step" it began at
+    beside: int = 1  # runs that shared the device, this one included; the most
+    rounded: list[int] = field(default_factory=list)  # iterations at which it was taken up from half precision, as once on GPUs
+    machines: list[dict] = field(default_factory=list)  # machine.environment of each stretch, and the "step" it began at
 
 
-def save_checkpoint(path: Path, net: nn.Module, optimizer, state: State, half: bool = False) -> None:
-    """Weights, momentum and state, written beside and renamed. half: the tensors in half precision, to be carried."""
+def save_checkpoint(path: Path, net: nn.Module, optimizer, state: State) -> None:
+    """Weights, momentum and state, written beside and renamed. Raises OSError where a disk is full."""
     state.loss_sum, state.wrong = float(state.loss_sum), int(state.wrong)
-    weights, momenta = net.state_dict(), optimizer.state_dict()
-    if half:
-        weights = {name: halved(tensor) for name, tensor in weights.items()}
-        momenta["state"] = {n: {k: halved(v) for k, v in s.items()} for n, s in momenta["state"].items()}
     try:
         with renamed(path) as file:
-            torch.save({"state": asdict(state), "net": weights, "optimizer": momenta, "half": half}, file)
-    except RuntimeError as error:  # of torch's writer, where a disk is full
+            torch.save({"state": asdict(state), "net": net.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    except RuntimeError as error:  # of torch's writer
         raise OSError(f"{path} could not be written ({error}): is there room on the disk?") from None
-
-
-def halved(tensor: Tensor) -> Tensor:
-    """float32 as float16, unless a value is too large for that."""
-    half = tensor.half() if tensor.is_floating_point() else tensor
-    return half if half.isfinite().all() else tensor
 
 
 def load_checkpoint(path: Path, net: nn.Module, optimizer) -> State:
     """Restore weights and momentum in place, return the rest. Raises ValueError, naming the file, if it is damaged.
 
-    What is no fault of the file, too little memory or a disk's error, is raised as it is.
+    Too little memory and a disk's errors are raised as they are: they do not mean that the file is damaged.
     """
     try:
         saved = torch.load(path, map_location=next(net.parameters()).device, weights_only=True)
         net.load_state_dict(saved["net"])
         optimizer.load_state_dict(saved["optimizer"])
-        state, half = State(**saved["state"]), saved["half"]
+        state = State(**saved["state"])
         if not state.machines or state.machines[0]["step"] != 0:
             raise ValueError("it does not say on what code and machine it began")
     except (MemoryError, torch.OutOfMemoryError, OSError):
@@ -81,7 +69,7 @@ def load_checkpoint(path: Path, net: nn.Module, optimizer) -> State:
             f"{path} is damaged or of another version ({error if type(error) is ValueError else type(error).__name__}): "
             "delete it to start the run anew."
         ) from None
-    if half:
+    if saved.get("half"):
         state.rounded.append(state.step)
     return state
 
@@ -90,59 +78,27 @@ class BusyError(ValueError):
     """Another process is at this run."""
 
 
-def take(path: Path) -> TextIO | None:
-    """A lock file, opened and held by this process; None if another one holds it. (Windows: it is not locked.)
+@contextlib.contextmanager
+def locked(folder: Path, name: str, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold a run for this process. Raises BusyError if another one still holds it after so many seconds.
 
-    Raises OSError where the file system, a cluster's, has no locks.
+    Raises OSError where the file system, a cluster's, has no locks. The lock files stay: one that is removed while another
+    node opens it is two locks.
     """
+    path = folder / ".locks" / f"{name}.lock"
+    lock = FileLock(path, mode=0o666, fallback_to_soft=False)  # other users of a shared folder lock it too
     try:
-        file = path.open("w")
-    except PermissionError:  # another user's: it can be locked all the same
-        file = path.open()
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            raise FileNotFoundError  # its holder removed it just now
-    except ImportError:
-        pass
-    except (BlockingIOError, FileNotFoundError):
-        file.close()
-        return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=seconds, poll_interval=0.5)
+    except Timeout:
+        raise BusyError(f"{name} is being carried out by another process: wait for it, or use another folder.") from None
     except OSError as error:
-        file.close()
-        if error.errno == errno.ESTALE:  # removed just now, on another node
-            return None
         raise OSError(f"{path} cannot be locked ({error.strerror}), so two jobs could be at one run: have the file system "
                       "mounted with locks (Lustre: -o flock), or give every job a folder of its own.") from None  # fmt: skip
-    return file
-
-
-def busy(path: Path) -> bool:
-    """Whether another process holds the run of this lock file."""
-    if not path.exists():
-        return False
-    file = take(path)
-    if file:
-        file.close()
-    return file is None
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a run for this process. Raises BusyError if another one still holds it after LOCK_SECONDS."""
-    end = time.monotonic() + LOCK_SECONDS
-    while (file := take(path)) is None:
-        if time.monotonic() > end:
-            raise BusyError(f"{path.stem} is being carried out by another process: wait for it, or use another folder.")
-        time.sleep(1)
-    with file:
-        try:
-            yield
-        finally:
-            with contextlib.suppress(PermissionError):  # Windows keeps what is open
-                path.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

@@ -1,14 +1,19 @@
 """The fast step for a GPU: the whole set lies on the device as bytes, and an iteration is one CUDA graph.
 
 Gather, augmentation, forward, backward and SGD are recorded once and replayed; the host only counts. It computes what
-`trainer.train_step` does on the batches of `data.loader`, the readable reference to which a test holds it.
+`sgd.train_step` does on the batches of `data.loader`, the readable reference to which a test holds it.
 """
+
+import threading
 
 import torch
 from torch import Tensor, nn
 
 from . import data
 from .recipes import Recipe
+
+CAPTURE = threading.RLock()
+"""Held while a graph is captured, and while TF32 is switched off, for the whole process: a graph keeps what was set."""
 
 
 class GraphedStep:
@@ -53,7 +58,7 @@ class GraphedStep:
         if self.offset is not None:
             images = images - self.offset
         result = self.train_step(images, self.labels[ids])
-        self.row += 1
+        self.row.add_(1).remainder_(self.batches)  # never past the epoch's end, whoever replays the graph
         return result
 
     def record(self) -> None:
@@ -70,9 +75,7 @@ class GraphedStep:
                 self.iteration()
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(
-            self.graph, stream=stream, capture_error_mode="thread_local"
-        ):  # other threads may use the GPU meanwhile
+        with CAPTURE, torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):  # others may use the GPU
             self.result = self.iteration()
         self.row.copy_(row)
         with torch.no_grad():

@@ -1,12 +1,17 @@
-"""Testing a net: error and loss over batches, ImageNet's crops and scales, and BN statistics recomputed as true averages."""
+"""Testing a net: error and loss over batches, a run's final passes, BN statistics recomputed, ImageNet's crops and scales."""
 
 import copy
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy, interpolate, relu
 
+from . import data, probes
+from .recipes import Recipe
+
+BATCH = 1_000  # images of a pass on a GPU; a CPU takes the recipe's batch
 SIDES = (224, 256, 384, 480, 640)  # pixels: the shorter sides of the multi-scale test (section 3.4)
 
 
@@ -62,6 +67,40 @@ def recomputed_bn(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) ->
     for x, _ in batches:
         model(x.to(device))
     return model.eval()
+
+
+def whole(recipe: Recipe, split: str, device: torch.device, data_dir=None):
+    """All images of a split, not augmented, in their order, by the array backend: the same bits as from any other."""
+    wide = {} if device.type == "cpu" else {"batch": BATCH, "bn_batch": None}
+    return data.loader(replace(recipe, **wide), split, data_dir=data_dir, augment=False, backend="array", device=device)
+
+
+def final_passes(net: nn.Module, recipe: Recipe, data_dir=None) -> tuple[dict, Tensor]:
+    """A trained net's errors (percent) and losses (nats), and the classes (N,) that it predicts of the test images.
+
+    train_*: a clean pass over the training images; *_recomputed_bn: with BN statistics recomputed over these;
+    identity_extension: a plain net of less than EXTENDED_DEPTH layers extended to it (C21).
+    """
+    train, test, *val = (
+        whole(recipe, split, _device(net), data_dir) for split in ("train", "test", *(["val"] if recipe.split != "50k" else []))
+    )
+    logits, labels = predict(net, test)
+    tested, trained, recomputed = score(logits, labels), evaluate(net, train), evaluate(recomputed_bn(net, train), test)
+    final = {
+        "train_error": trained["top1_error"], "train_loss": trained["loss"],
+        "test_error": tested["top1_error"], "test_loss": tested["loss"],
+        "test_error_recomputed_bn": recomputed["top1_error"], "test_loss_recomputed_bn": recomputed["loss"],
+    }  # fmt: skip
+    if val:
+        final["val_error"] = evaluate(net, val[0])["top1_error"]
+    if recipe.shortcut is None and recipe.layers == 2 and recipe.depth < probes.EXTENDED_DEPTH:
+        deep = probes.extend_by_identity(net, probes.EXTENDED_DEPTH)
+        final["identity_extension"] = {
+            "depth": probes.EXTENDED_DEPTH,
+            "train_error": evaluate(deep, train)["top1_error"],
+            "logit_difference": (predict(deep, test)[0] - logits).abs().max().item(),
+        }
+    return final, logits.argmax(1)
 
 
 # --- ImageNet (section 3.4) ------------------------------------------------------------------------------------------

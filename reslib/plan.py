@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
+from pathlib import Path
 
 import pandas as pd
 
 from .recipes import CIFAR, Recipe
+from .record import folder, read
 
 SEEDS = {"pocket": (0, 1, 2), "night": (0, 1, 2), "paper": (0, 1, 2, 3, 4)}
 """The seeds of the evidence, fixed beforehand. Pilots use 1000 and above; `demo` runs are demonstrations, never judged."""
@@ -98,6 +100,17 @@ def planned(scale: str | None = None, name: str | None = None) -> Iterator[tuple
             if where in group.scales and name in (None, group.name):
                 for seed, recipe in product(group.seeds or SEEDS[where], group.recipes):
                     yield group, replace(at(group, recipe, where), seed=seed)
+
+
+def missing(scale: str, name: str | None, out: Path) -> list[Recipe]:
+    """The planned runs that have no record, neither among the evidence nor in `out`. Raises as `planned` and `on_record`."""
+    return [r for _, r in planned(scale, name) if not on_record(r, folder()) and not on_record(r, out)]
+
+
+def on_record(recipe: Recipe, where: Path) -> bool:
+    """Whether a folder holds a run's record. Raises ValueError where it holds a file of that name that is none."""
+    path = where / f"{recipe.name}.json"
+    return path.exists() and bool(read(path))
 
 
 @cache

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from . import resnet
+from .recipes import Recipe
 
 EXTENDED_DEPTH = 56  # plain nets are also tested when extended to it by identity layers (C21)
+FIRST_STEPS = (1, 2, 4, 8, 16)  # probed too: what the first steps do to a deep net
+PIXELS = 2**16  # of the images probed, in all: 256 of 16x16, 64 of 32x32
 RESPONSE = re.compile(r"(layer\d+\.\d+\.)?bn\d")  # of the main path: not the BN of a projection
 
 
@@ -55,6 +58,13 @@ def probe(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, list]:
         net.train(training)
         for name, b in net.named_buffers():
             b.copy_(buffers[name])
+
+
+def probe_steps(recipe: Recipe) -> set[int]:
+    """Iterations after which a run is probed; only the ends for very deep nets, to keep records small."""
+    if recipe.depth > 200:
+        return {0, recipe.steps}
+    return {0, *FIRST_STEPS, *(recipe.steps * percent // 100 for percent in (1, 10, 50, 75, 100))}
 
 
 def without_bn(net: nn.Module) -> nn.Module:

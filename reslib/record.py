@@ -6,20 +6,17 @@
 """
 
 import base64
-import contextlib
+import hashlib
 import json
 import math
 import os
-import platform
-import subprocess
 import zlib
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
+from torch import nn
 
 from .files import renamed
 from .recipes import Recipe
@@ -38,7 +35,7 @@ class Record:
     data: dict  # name, sha256 of the bytes used, counts of train, val, test
     environment: dict  # commit, dirty, versions, device, threads, compiled, deterministic
     backend: str
-    time: dict  # start (UTC), seconds, images_per_second
+    time: dict  # start (UTC), seconds, images_per_second; beside: runs that its sweep kept on the device at once, most
     final: dict  # at the last step
     best_on_test: dict  # step, test_error: never the headline, it prices the bias
     probes: list  # of {"step", "layer", ...} as probes.probe; older ones: "weight_gradient" at step 0 only, no "bn_scale"
@@ -77,6 +74,23 @@ class Record:
             rounded += f", from iteration {old['step']:,} on {old['device']}, commit {(old['commit'] or 'unknown')[:10]}"
         return (f"{self.name}: recorded {self.time['start'][:10]} on {e['device']} ({e['threads']} threads), "
                 f"torch {e['torch']}, commit {commit}, {self.time['seconds'] / 60:.1f} min{rounded}")  # fmt: skip
+
+
+def short(x):
+    """Numbers, also in lists and dicts, to six significant digits: enough for any figure, and records stay small."""
+    if isinstance(x, dict):
+        return {name: short(value) for name, value in x.items()}
+    if isinstance(x, list):
+        return [short(value) for value in x]
+    return float(f"{x:.6g}") if isinstance(x, float) else x
+
+
+def weights_sha256(net: nn.Module) -> str:
+    """Of all parameters and buffers, in the order of the state dict."""
+    digest = hashlib.sha256()
+    for tensor in net.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def pack(classes: np.ndarray) -> str:
@@ -208,46 +222,3 @@ def curves(where=None) -> pd.DataFrame:
         for r in load(where)
     ]  # fmt: skip
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["name", *COLUMNS])
-
-
-def environment(device: torch.device, threads: int, compiled: bool = False) -> dict:
-    """Commit, versions and machine. dirty: code under reslib/ or notebooks/*.py is uncommitted (None: not a checkout)."""
-    root = Path(__file__).parents[1]
-
-    def git(*words):
-        result = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True)
-        return result.stdout.strip() if result.returncode == 0 else None
-
-    def installed(name):
-        with contextlib.suppress(PackageNotFoundError):
-            return version(name)
-
-    try:
-        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", "reslib", "notebooks/*.py")
-    except FileNotFoundError:  # no git
-        commit, changes = None, None
-    return {
-        "commit": commit,
-        "dirty": None if changes is None else bool(changes),
-        **{name: installed(name) for name in ("reslib", "torch", "torchvision", "numpy", "ffcv")},
-        "python": platform.python_version(),
-        "device": device_name(device),
-        "threads": threads,
-        "compiled": compiled,
-        "deterministic": device.type == "cpu",
-        **({"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()} if device.type == "cuda" else {}),
-    }
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-
-
-def cpu_name() -> str:
-    """The processor's model and instruction set, as torch sees them."""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        return f"{[*names, 'CPU'][0]}, {torch.backends.cpu.get_cpu_capability()}"
-    return f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"

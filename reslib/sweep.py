@@ -1,11 +1,12 @@
-"""Carry out the missing runs of the plan, the most valuable first, several side by side; stop at any time, go on later.
+"""Carry out the missing runs of the plan, the most valuable first, several at once; stop at any time, go on later.
 
     python -m reslib sweep --plan depth --scale pocket --jobs 2 --time-limit 3600 --out runs
+    python -m reslib sweep --scale paper --executor slurm --partition gpu --gpus 1 --time 240 --jobs 8 --out runs
 
-Every run is a process of its own (on a CPU with one thread), so that one that fails does not take others along. The time limit,
-Ctrl-C, SIGTERM and SIGHUP stop all of them between two iterations, with checkpoints; after SIGKILL they notice and do the same.
-The next call, here or where `out` was carried to, goes on from there. Finished runs are never repeated; several sweeps that
-share `out`, the jobs of a cluster, take different ones.
+A worker takes the next run that nobody holds, until none is left: locally a process (on a CPU with one thread), on a cluster
+a Slurm job. Workers, sweeps and machines that share `out` share the work; a finished run is never repeated. The time limit,
+Ctrl-C, SIGTERM and SIGHUP stop local workers between two iterations, with checkpoints; after SIGKILL of the sweep they notice
+and do the same. A job that is preempted, or whose time is up, is requeued and goes on from its last checkpoint.
 """
 
 import contextlib
@@ -15,174 +16,226 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from tqdm.auto import tqdm
 
-from . import data
-from .checkpoint import LOCK_SECONDS, STOPS, BusyError, busy
-from .files import drawing_seconds, writable
-from .plan import planned, work
+from . import data, machine
+from .checkpoint import LOCK_SECONDS, STOPS, BusyError, between_steps
+from .files import drawing_seconds, renamed, writable
+from .machine import device_of, in_a_line
+from .plan import on_record, work
 from .recipes import Recipe
-from .record import device_name, folder, read
-from .trainer import device_of, in_a_line, train
+from .trainer import Trainer
 
-SIDE_BY_SIDE = 4  # runs on one GPU, where --jobs does not say; not measured yet
-STOP_SECONDS = 60  # for a run to finish its iteration and save
-BUSY = 75  # the status of a child whose run another sweep is at
+RUNS_ON_A_GPU = 4  # at once, where `jobs` does not say; not measured yet
+STOP_SECONDS = 60  # for a worker to finish its iteration and save
 
 
-def missing(scale: str, name: str | None, out: Path) -> list[Recipe]:
-    """The planned runs that have no record, neither among the evidence nor in `out`. Raises as `plan.planned`, `on_record`."""
-    return [r for _, r in planned(scale, name) if not on_record(r, folder()) and not on_record(r, out)]
+@dataclass
+class Worker:
+    """Takes the next run that nobody holds, until none is left, or none has come free for `patience` seconds.
 
-
-def on_record(recipe: Recipe, where: Path) -> bool:
-    """Whether a folder holds a run's record. Raises ValueError where it holds a file of that name that is none."""
-    path = where / f"{recipe.name}.json"
-    return path.exists() and bool(read(path))
-
-
-def lock(recipe: Recipe, out: Path) -> Path:
-    return out / f"{recipe.name}.lock"
-
-
-def carry_out(recipe: Recipe, options: dict, steps, tell) -> None:
-    """The child's work: one run. steps: a shared number, the iterations done; tell: the end of a pipe, for what failed."""
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os.kill(os.getpid(), signal.SIGTERM)), daemon=True).start()
-    if options["device"] == "cpu":
-        torch.set_num_threads(1)
-    if busy(lock(recipe, options["out_dir"])):  # taken by another sweep in the meantime
-        sys.exit(BUSY)
-    try:
-        train(recipe, **options, steps_done=steps)
-    except BusyError:  # so it was after all
-        sys.exit(BUSY)
-    except Exception as error:
-        said = in_a_line(error)
-        tell.send(said if said.startswith(recipe.name) else f"{recipe.name}: {said}")
-        sys.exit(1)
-
-
-def sweep(name: str | None, scale: str, *, out: str | Path = "runs", **options) -> list[str]:
-    """Carry out what is missing of a plan (None: of all) at a scale. Options and the rest as `side_by_side`.
-
-    Raises ValueError as `plan.planned`, too.
+    A run that fails leaves a file, NAME.failed, with the reason: the other workers leave it alone, people read it.
     """
-    return side_by_side(missing(scale, name, Path(out)), out=out, **options)
+
+    recipes: list[Recipe]
+    out: Path
+    options: dict  # of Trainer
+    patience: float = LOCK_SECONDS
+
+    def __call__(self, hand=None, steps=None) -> None:
+        """hand: a shared number, which of `recipes` is in hand; steps: the iterations done of each. Without: a Slurm job."""
+        if alone := steps is None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # before a preemption: Slurm requeues only what is still there
+        if self.options["device"] == "cpu":
+            torch.set_num_threads(1)
+        hand, idle = SimpleNamespace() if alone else hand, time.monotonic()
+        while (left := self.left()) and time.monotonic() < idle + self.patience:
+            for number in left:
+                hand.value, steps_done = number, None if alone else steps[number]
+                try:
+                    Trainer(self.recipes[number], out_dir=self.out, steps_done=steps_done, **self.options).run(wait=0)
+                except BusyError:
+                    continue
+                except Exception as error:
+                    said = self.fail(number, in_a_line(error))
+                    if alone:
+                        print(said, file=sys.stderr)
+                idle = time.monotonic()
+                break  # and look again: the most valuable first
+            else:
+                time.sleep(0.5)
+            hand.value = -1
+
+    def file(self, number: int, end: str) -> Path:
+        return self.out / f"{self.recipes[number].name}.{end}"
+
+    def fail(self, number: int, why: str) -> str:
+        """Leave the sentence that tells why a run failed."""
+        name = self.recipes[number].name
+        said = why if why.startswith(name) else f"{name}: {why}"
+        with renamed(self.file(number, "failed")) as file:
+            file.write(said.encode())
+        return said
+
+    def left(self) -> list[int]:
+        """The numbers of the runs that are neither recorded nor failed."""
+        numbers = range(len(self.recipes))
+        return [n for n in numbers if not self.file(n, "json").exists() and not self.file(n, "failed").exists()]
+
+    def checkpoint(self, *_):
+        """What submitit puts in the place of a job that is preempted or out of time: the same again."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
 
 
-def side_by_side(recipes: list[Recipe], *, out: str | Path = "runs", jobs: int | None = None, time_limit: float | None = None,
-                 data_dir=None, device: str | None = None, backend: str = "auto",
-                 half_checkpoints: bool = False) -> list[str]:  # fmt: skip
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker_for(recipes: list[Recipe], out: Path, **options) -> Worker:
+    """For the runs that have no record in `out`. Raises, before any run, what is wrong for all of them."""
+    worker = Worker([r for r in recipes if not on_record(r, out)], out, options, LOCK_SECONDS)
+    for recipe in worker.recipes[:1]:
+        data.choose_backend(recipe, options["backend"], options["device"])
+        data.images(recipe, train=True, data_dir=options["data_dir"])
+        writable(out)
+        machine.warn_if_no_evidence(machine.environment(torch.device("cpu"), 1))
+    for number in range(len(worker.recipes)):  # what failed is tried again
+        worker.file(number, "failed").unlink(missing_ok=True)
+    return worker
+
+
+def run_parallel(recipes: list[Recipe], *, out: str | Path = "runs", jobs: int | None = None, time_limit: float | None = None,
+                 data_dir=None, device: str | None = None, backend: str = "auto") -> list[str]:  # fmt: skip
     """Carry out several recipes at once, those that have no record in `out`, where records and checkpoints go.
 
-    jobs: runs at once (default: one a CPU core, SIDE_BY_SIDE on a GPU). time_limit: seconds. The rest as `train`. Returns
+    jobs: runs at once (default: one a CPU core, RUNS_ON_A_GPU on a GPU). time_limit: seconds. The rest as `train`. Returns
     what failed, a sentence each. Raises, before any run, ValueError as `data.images`, `device_of` and `on_record`, and OSError
     where nothing can be written to `out`; KeyboardInterrupt after Ctrl-C and SystemExit after SIGTERM or SIGHUP, when all has
     been saved.
     """
     device = str(device_of(device))
-    if jobs is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        jobs = SIDE_BY_SIDE if device != "cpu" else cores
+    jobs = jobs if jobs is not None else RUNS_ON_A_GPU if device != "cpu" else cores()
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}: it must be at least 1.")
     if time_limit is not None and not time_limit > 0:
         raise ValueError(f"time_limit is {time_limit}: it must be above 0 seconds.")
-    out = Path(out)
-    began = idle = time.monotonic()
-    todo = [recipe for recipe in recipes if not on_record(recipe, out)]
-    if todo:  # what is wrong for all of them stops it here
-        data.choose_backend(todo[0], backend, device)
-        data.images(todo[0], train=True, data_dir=data_dir)
-        writable(out)
-        tqdm.write(f"{len(todo)} runs, {jobs} at once, on {device_name(torch.device(device))}", file=sys.stderr)
-    options = dict(out_dir=out, data_dir=data_dir, device=device, backend=backend, half_checkpoints=half_checkpoints)
-    spawn, running, failed, finished, asked = multiprocessing.get_context("spawn"), {}, [], [], []
-    before = {}
-    for number in STOPS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's background job
-            before[number] = signal.signal(number, lambda number, _: asked.append(number))
-    bar = tqdm(total=sum(map(work, todo)), desc=f"0/{len(todo)} runs", mininterval=drawing_seconds(), miniters=0,
+    worker = worker_for(recipes, Path(out), data_dir=data_dir, device=device, backend=backend, beside=jobs)
+    wanted = worker.options["beside"] = min(jobs, len(worker.recipes))
+    end = time.monotonic() + (time_limit or float("inf"))
+    spawn, running, failed, total = multiprocessing.get_context("spawn"), {}, {}, sum(map(work, worker.recipes))
+    steps = [spawn.RawValue("q", 0) for _ in worker.recipes]
+    if wanted:
+        tqdm.write(f"{len(steps)} runs, {wanted} at once, on {machine.device_name(torch.device(device))}", file=sys.stderr)
+    bar = tqdm(total=total, desc=f"0/{len(steps)} runs", mininterval=drawing_seconds(), miniters=0,
                bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}")  # fmt: skip
-    waiting = list(todo)
-    try:
-        with bar:
-            while (waiting or running) and not asked and (time_limit is None or time.monotonic() - began < time_limit):
-                free = [recipe for recipe in waiting if not busy(lock(recipe, out))]
-                for recipe in free[: jobs - len(running)]:
-                    waiting.remove(recipe)
-                    steps, (heard, tell) = spawn.RawValue("q", 0), spawn.Pipe(duplex=False)
-                    child = spawn.Process(target=carry_out, args=(recipe, options, steps, tell), name=recipe.name)
-                    try:
-                        with ignored():  # inherited: these are the parent's to answer
-                            child.start()
-                    except OSError as error:  # no memory, too many processes
-                        fail(failed, f"{recipe.name}: could not be started ({error})")
-                    else:
-                        running[child] = recipe, steps, heard
-                    tell.close()
-                if running:
-                    idle = time.monotonic()
-                    multiprocessing.connection.wait([child.sentinel for child in running], timeout=0.5)
-                elif time.monotonic() > idle + LOCK_SECONDS:
-                    break  # other sweeps are at all that is left
-                else:
-                    time.sleep(0.5)
-                waiting += collect(running, finished, failed)
-                done = sum(map(work, finished)) + sum(work(r) * s.value / r.steps for r, s, _ in running.values())
-                bar.set_description_str(f"{len(finished)}/{len(todo)} runs", refresh=False)
-                told = ", ".join(f"{r.net_name} s{r.seed} {100 * s.value // r.steps}%" for r, s, _ in running.values())
-                bar.set_postfix_str(told, refresh=False)
-                bar.update(min(done, bar.total) - bar.n)
-    finally:
-        for child in running:
-            child.terminate()
-        for child in running:
-            child.join(STOP_SECONDS)
-            child.kill()
-            child.join()
-        collect(running, finished, failed, stopped=True)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with bar, between_steps() as asked:
+        try:
+            while (wanted or running) and not asked and time.monotonic() < end:
+                for _ in range(wanted):
+                    start(spawn, worker, steps, running)
+                multiprocessing.connection.wait([process.sentinel for process in running], timeout=0.5)
+                wanted = collect(running, worker, failed)
+                show(bar, running, worker, steps)
+        finally:
+            for process in running:
+                process.terminate()
+            for process in running:
+                process.join(STOP_SECONDS)
+                process.kill()
+                process.join()
+            collect(running, worker, failed, stopped=True)
     if asked:
         raise KeyboardInterrupt if asked[0] == signal.SIGINT else SystemExit(128 + asked[0])
-    return failed
+    return list(failed.values())
 
 
-@contextlib.contextmanager
-def ignored():
-    """Without Ctrl-C and SIGHUP, which a terminal sends to all of its processes."""
+def start(spawn, worker: Worker, steps: list, running: dict) -> None:
+    """A worker in a process of its own. Without Ctrl-C and SIGHUP, which a terminal sends to all: they are the parent's."""
+    process = spawn.Process(target=child, args=(worker, hand := spawn.RawValue("q", -1), steps))
     before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPS if number != signal.SIGTERM}
     try:
-        yield
+        process.start()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    running[process] = hand
 
 
-def fail(failed: list, said: str) -> None:
-    """A failure is a sentence, printed at once."""
-    failed.append(said)
-    tqdm.write(said, file=sys.stderr)
+def child(worker: Worker, hand, steps: list) -> None:
+    """A worker's process. It ends with its parent, however that ends."""
+    threads = max(1, cores() // worker.options["beside"])
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(threads))  # all workers compile at the same time
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os.kill(os.getpid(), signal.SIGTERM)), daemon=True).start()
+    try:
+        worker(hand, steps)
+    except OSError as error:  # no room to leave word of a failure
+        sys.exit(in_a_line(error))
 
 
-def collect(running: dict, finished: list, failed: list, stopped: bool = False) -> list[Recipe]:
-    """Take the children that have ended out of `running`. stopped: they were asked to end. Returns what others are at."""
-    taken, as_asked = [], [128 + number for number in STOPS] + [-signal.SIGTERM]
-    for child in [child for child in running if not child.is_alive()]:
-        (recipe, _, heard), code = running.pop(child), child.exitcode
-        if code == 0:
-            finished.append(recipe)
-        elif code == BUSY:
-            taken.append(recipe)
-        elif not (stopped and code in as_asked):
-            said = f"{recipe.name}: ended with status {code}" + " (killed, out of memory?)" * (code == -signal.SIGKILL)
-            with contextlib.suppress(EOFError, OSError):
-                said = heard.recv() if heard.poll() else said
-            fail(failed, said)
-        heard.close()
-    return taken
+def collect(running: dict, worker: Worker, failed: dict, stopped: bool = False) -> int:
+    """Take the processes that have ended out of `running`, and tell what failed. Returns how many are to be replaced."""
+    as_asked, replaced, told = [128 + number for number in STOPS] + [-signal.SIGTERM], 0, set(failed)
+    for process in [process for process in running if not process.is_alive()]:
+        number, code = running.pop(process).value, process.exitcode
+        if code == 0 or (stopped and code in as_asked):
+            continue
+        said = f"ended with status {code}" + " (killed, out of memory?)" * (code == -signal.SIGKILL)
+        failed[number] = f"{worker.recipes[number].name}: {said}" if number >= 0 else f"a worker {said} before it took a run"
+        if number >= 0:
+            with contextlib.suppress(OSError):
+                worker.fail(number, said)
+                replaced += 1
+    for number in range(len(worker.recipes)):
+        if number not in failed and worker.file(number, "failed").exists():
+            failed[number] = worker.file(number, "failed").read_text()
+    for number in failed.keys() - told:
+        tqdm.write(failed[number], file=sys.stderr)
+    return replaced
+
+
+def show(bar: tqdm, running: dict, worker: Worker, steps: list) -> None:
+    """Bring the bar up to date: the runs recorded, those in hand, and the share of all the work that is done."""
+    shares = [
+        1.0 if worker.file(n, "json").exists() else steps[n].value / recipe.steps for n, recipe in enumerate(worker.recipes)
+    ]
+    at = [(worker.recipes[n], shares[n]) for n in sorted(hand.value for hand in running.values()) if n >= 0]
+    bar.set_description_str(f"{shares.count(1.0)}/{len(shares)} runs", refresh=False)
+    bar.set_postfix_str(", ".join(f"{r.net_name} s{r.seed} {int(100 * share)}%" for r, share in at), refresh=False)
+    done = sum(work(recipe) * share for recipe, share in zip(worker.recipes, shares, strict=True))
+    bar.update(min(done, bar.total) - bar.n)
+
+
+def submit(recipes: list[Recipe], *, out: str | Path = "runs", jobs: int | None = None, gpus: int = 1, minutes: int = 60,
+           partition: str | None = None, account: str | None = None, data_dir=None,
+           backend: str = "auto") -> list[str]:  # fmt: skip
+    """Carry out several recipes as Slurm jobs, a worker each, with one GPU (gpus=0: a core). Returns the jobs' numbers.
+
+    jobs: how many (default: 1). minutes: of a job, before it is requeued. Logs go to `out`/slurm. Raises ImportError without
+    submitit, OSError without Slurm or where it refuses; the rest as `run_parallel`.
+    """
+    try:
+        import submitit
+    except ImportError:
+        raise ImportError("a sweep on Slurm needs submitit: pip install 'reslib[slurm]'.") from None
+    out, device = Path(out).resolve(), "cuda" if gpus else "cpu"
+    worker = worker_for(recipes, out, data_dir=data_dir and Path(data_dir).resolve(), device=device, backend=backend)
+    if not worker.recipes:
+        return []
+    asked_for = {"partition": partition, "account": account, "gpus_per_node": gpus or None}
+    try:
+        executor = submitit.SlurmExecutor(out / "slurm", max_num_timeout=1_000)
+        executor.update_parameters(job_name="reslib", time=minutes, **{k: v for k, v in asked_for.items() if v is not None})
+        with executor.batch():
+            started = [executor.submit(worker) for _ in range(min(jobs or 1, len(worker.recipes)))]
+    except RuntimeError as error:  # no srun, or sbatch says no
+        raise OSError(f"Slurm does not take the jobs: {in_a_line(error)}") from None
+    return [job.job_id for job in started]

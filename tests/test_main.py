@@ -100,6 +100,7 @@ def test_claims_are_printed_or_put_between_the_marks_of_a_page(tmp_path):
         (("plan", "--out", "nowhere"), "nowhere is no folder"),
         (("plan", "--scale", "foo"), "scale 'foo' is not planned"),
         (("sweep", "--time-limit", "nan"), "time_limit is nan: it must be above 0 seconds."),
+        (("sweep", "--executor", "pbs"), "executor 'pbs' is unknown: use local or slurm."),
         (("bench", "load", "--seconds", "nan"), "seconds is nan"),
     ],
 )

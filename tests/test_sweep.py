@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -17,9 +18,9 @@ import torch
 
 import reslib
 from reslib import CIFAR, plan, records
-from reslib.checkpoint import busy
+from reslib.plan import missing
 from reslib.record import read
-from reslib.sweep import collect, missing, sweep
+from reslib.sweep import Worker, collect, run_parallel, submit
 
 SCRIPT = """
 from dataclasses import replace
@@ -32,17 +33,20 @@ nets = tuple(replace(CIFAR, depth=depth, shortcut=None) for depth in (8, 14))
 reslib.plan.PLAN = (reslib.plan.Group("tiny", "C1", "", nets, scales=("demo",)),)
 reslib.plan.at = lambda group, recipe, scale: replace(recipe.at(scale), **SHORT)
 if __name__ == "__main__":
-    print(reslib.sweep.sweep("tiny", "demo", jobs=2, out={out!r}, device="cpu"))
+    import sys
+    from reslib.__main__ import main
+    sys.argv[1:] = ["sweep", "--plan", "tiny", "--scale", "demo", "--out", {out!r}, *sys.argv[1:]]
+    main()
 """
 
 
 def script(tmp_path, steps):
     file = tmp_path / "sweep_tiny.py"
     file.write_text(SCRIPT.format(steps=steps, out=str(tmp_path / "runs")))
-    return [sys.executable, str(file)]
+    return [sys.executable, str(file), "--jobs", "2", "--device", "cpu"]
 
 
-def wait_for(what, seconds=90):
+def wait_for(what, seconds=300):
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "waited in vain"
@@ -65,9 +69,9 @@ def test_stopped_with_checkpoints(number, tmp_path):
         wait_for(lambda: re.search(r"plain8 s0 [1-9]\d?%, plain14 s0 [1-9]\d?%", said.read_text()))
         pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         (os.kill if number == signal.SIGKILL else os.killpg)(process.pid, number)
-        process.wait(90)
-        assert process.returncode == (-number if number in (signal.SIGKILL, signal.SIGINT) else 128 + number)
-        assert number in (signal.SIGKILL, signal.SIGINT) or "Traceback" not in said.read_text()
+        process.wait(300)
+        assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
+        assert "Traceback" not in said.read_text()
     wait_for(lambda: not any(alive(pid) for pid in pids))  # no child goes on without its parent
     assert len(list(out.glob("*.ckpt"))) == 2 and not list(out.glob("*.json")) and not list(out.glob("*.part"))
     steps = [torch.load(file)["state"]["step"] for file in out.glob("*.ckpt")]
@@ -89,12 +93,14 @@ def test_stopped_and_gone_on_with_everything_is_there_once(tmp_path):
         process.terminate()
     begun = [file.stem for file in out.glob("*.ckpt")]
     whole = subprocess.run(command, capture_output=True, text=True)
-    assert whole.returncode == 0 and whole.stdout.strip() == "[]", whole.stderr
+    assert whole.returncode == 0 and whole.stdout.startswith("0 planned runs are still"), whole.stderr
     assert re.search(r"(\d)/\1 runs", whole.stderr) and "images/s" not in whole.stderr  # one display for all
-    made = {file: file.stat().st_mtime_ns for file in out.iterdir()}
-    assert len(made) == 4 and all(file.suffix == ".json" for file in made)
+    made = {file: file.stat().st_mtime_ns for file in out.glob("*.*")}
+    assert sorted(file.suffix for file in made if file.name != ".locks") == [".json"] * 4
     assert subprocess.run(command, capture_output=True, text=True).returncode == 0
-    assert {file: file.stat().st_mtime_ns for file in out.iterdir()} == made
+    assert {file: file.stat().st_mtime_ns for file in out.glob("*.json")} == {
+        f: t for f, t in made.items() if f.suffix == ".json"
+    }
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for record in (read(out / f"{name}.json") for name in begun):
@@ -107,72 +113,75 @@ def test_stopped_and_gone_on_with_everything_is_there_once(tmp_path):
 def test_two_sweeps_share_the_work(tmp_path, monkeypatch):
     """Each takes the runs that the other is not at; one that the other keeps is no failure."""
     recipes = [replace(CIFAR.at("demo"), depth=8, seed=seed) for seed in (1, 2)]
-    monkeypatch.setattr("reslib.sweep.planned", lambda scale, name: ((None, recipe) for recipe in recipes))
     monkeypatch.setattr("reslib.sweep.LOCK_SECONDS", 1)
-    locks = [tmp_path / f"{recipe.name}.lock" for recipe in recipes]
     held = "from pathlib import Path; import sys, time; from reslib.checkpoint import locked\n" \
-           "with locked(Path(sys.argv[1])): print(flush=True); time.sleep(600)"  # fmt: skip
-    with subprocess.Popen([sys.executable, "-c", held, locks[0]], stdout=subprocess.PIPE) as other:
+           "with locked(Path(sys.argv[1]), sys.argv[2]): print(flush=True); time.sleep(600)"  # fmt: skip
+    with subprocess.Popen([sys.executable, "-c", held, tmp_path, recipes[0].name], stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        assert [busy(lock) for lock in locks] == [True, False]
-        assert sweep(None, "demo", jobs=1, out=tmp_path, device="cpu") == []
+        assert run_parallel(recipes, jobs=1, out=tmp_path, device="cpu") == []
         other.kill()
-    assert missing("demo", None, tmp_path) == recipes[:1] and not any(busy(lock) for lock in locks)
+    assert [file.stem for file in tmp_path.glob("*.json")] == [recipes[1].name]
 
 
-def test_a_failure_is_told_and_the_others_go_on(tmp_path, monkeypatch, capsys):
-    short = dict(steps=20, milestones=(10, 15), eval_every=10, depth=8)
-    runs = [replace(CIFAR.at("demo"), **short, lr=lr, batch=batch) for lr, batch in ((1e30, 128), (0.1, 9_999), (0.1, 128))]
-    monkeypatch.setattr("reslib.sweep.planned", lambda scale, name: ((None, recipe) for recipe in runs))
-    failed = sweep(None, "demo", jobs=1, out=tmp_path, device="cpu")
-    assert len(failed) == 2 and "the loss is" in failed[0] and "more than the training set holds" in failed[1]
-    assert missing("demo", None, tmp_path) == runs[:2] and failed[0] in capsys.readouterr().err
-    assert sweep(None, "demo", jobs=1, out=tmp_path, device="cpu", time_limit=1e-9) == []
+SHORT = replace(CIFAR.at("demo"), steps=20, milestones=(10, 15), eval_every=10, depth=8)
 
 
-def test_each_failure_is_its_own_runs(tmp_path, monkeypatch):
-    """One child is killed while another fails and a third goes on: neither takes the other's words."""
-    short = dict(steps=20, milestones=(10, 15), eval_every=10, depth=8)
-    broken, killed, long = (replace(CIFAR.at("demo"), **short, **c) for c in ({"lr": 1e30}, {"seed": 1}, {"seed": 2}))
-    killed = replace(killed, steps=40_000)
-    monkeypatch.setattr("reslib.sweep.planned", lambda scale, name: ((None, recipe) for recipe in (broken, killed, long)))
+def test_a_failure_is_told_and_the_others_go_on(tmp_path, capsys):
+    runs = [replace(SHORT, lr=lr, batch=batch) for lr, batch in ((1e30, 128), (0.1, 9_999), (0.1, 128))]
+    failed = run_parallel(runs, jobs=1, out=tmp_path, device="cpu")
+    assert len(failed) == 2 and "at a learning rate of 1e+30" in failed[0] and "more than the training set holds" in failed[1]
+    assert [file.stem for file in tmp_path.glob("*.json")] == [runs[2].name] and failed[0] in capsys.readouterr().err
+    assert sorted(file.read_text() for file in tmp_path.glob("*.failed")) == sorted(failed)
+    assert read(tmp_path / f"{runs[2].name}.json").time["beside"] == 1
+    assert run_parallel(runs, jobs=1, out=tmp_path, device="cpu", time_limit=1e-9) == []
+
+
+def test_each_failure_is_its_own_runs(tmp_path):
+    """One worker is killed, another's run fails, a third goes on: neither takes the other's words, and all is done."""
+    broken, long, *others = (
+        replace(SHORT, **c) for c in ({"lr": 1e30}, {"seed": 1, "steps": 40_000}, {"seed": 2}, {"seed": 3})
+    )
 
     def kill():
-        wait_for(lambda: any(child.name == killed.name for child in multiprocessing.active_children()))
-        child = next(child for child in multiprocessing.active_children() if child.name == killed.name)
-        wait_for(lambda: (tmp_path / f"{long.name}.json").exists())
-        child.kill()
+        wait_for(lambda: all((tmp_path / f"{recipe.name}.json").exists() for recipe in others))
+        for child in multiprocessing.active_children():
+            child.kill()
 
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(kill)
-        failed = sweep(None, "demo", jobs=3, out=tmp_path, device="cpu")
+        killed = pool.submit(kill)
+        failed = run_parallel([broken, long, *others], jobs=2, out=tmp_path, device="cpu")
+        killed.result()
     told = {said.partition(": ")[0]: said for said in failed}
-    assert set(told) == {broken.name, killed.name} and told[broken.name].count(broken.name) == 1
-    assert "the loss is" in told[broken.name] and "killed" in told[killed.name]
+    assert set(told) == {broken.name, long.name} and told[broken.name].count(broken.name) == 1
+    assert "learning rate" in told[broken.name] and "killed" in told[long.name]
 
 
-def test_what_is_wrong_for_all_stops_it_before_any_run(tmp_path, monkeypatch):
-    recipe = replace(CIFAR.at("demo"), depth=8, steps=20, milestones=(10, 15), eval_every=10)
-    monkeypatch.setattr("reslib.sweep.planned", lambda scale, name: ((None, recipe) for _ in range(1)))
+def test_what_is_wrong_for_all_stops_it_before_any_run(tmp_path):
     file = tmp_path / "file"
     file.touch()
     for options, says in (({"device": "gpu"}, "device 'gpu' is unknown"), ({"device": "cuda:99"}, "is not there"),
                           ({"backend": "numpy"}, "backend 'numpy' is unknown"), ({"time_limit": -5}, "time_limit is -5"),
-                          ({"out": file}, f"nothing can be written to {file}")):  # fmt: skip
+                          ({"jobs": -1}, "jobs is -1"), ({"out": file}, f"nothing can be written to {file}")):  # fmt: skip
         with pytest.raises((ValueError, OSError), match=says):
-            sweep(None, "demo", **{"out": tmp_path, "device": "cpu"} | options)
-    (tmp_path / f"{recipe.name}.json").write_text("garbage")
+            run_parallel([SHORT], **{"out": tmp_path, "device": "cpu"} | options)
+    (tmp_path / f"{SHORT.name}.json").write_text("garbage")
     with pytest.raises(ValueError, match="is not a readable record: .* Moved away, it can be made again"):
-        sweep(None, "demo", out=tmp_path, device="cpu")
+        run_parallel([SHORT], out=tmp_path, device="cpu")
 
 
-def test_what_fails_while_it_stops_is_told(tmp_path, capsys):
-    """A checkpoint that cannot be written at the end is a failure, not silence."""
-    broken, asked = (Mock(**{"is_alive.return_value": False}, exitcode=code) for code in (1, 128 + signal.SIGTERM))
-    (heard, tell), (other, _), failed = multiprocessing.Pipe(duplex=False), multiprocessing.Pipe(duplex=False), []
-    tell.send("no room on the disk")
-    collect({broken: (CIFAR, None, heard), asked: (CIFAR, None, other)}, [], failed, stopped=True)
-    assert failed == ["no room on the disk"] and failed[0] in capsys.readouterr().err
+def test_how_workers_end(tmp_path, capsys):
+    """Asked to: silence. A checkpoint that cannot be written meanwhile, a kill, a worker that cannot begin: told, each once."""
+    worker, failed = Worker([replace(SHORT, seed=seed) for seed in range(3)], tmp_path, {}), {}
+    worker.fail(0, "no room on the disk")
+
+    def ended(number, code):
+        return {Mock(**{"is_alive.return_value": False}, exitcode=code): SimpleNamespace(value=number)}
+
+    assert collect(ended(0, 0) | ended(1, 128 + signal.SIGTERM), worker, failed, stopped=True) == 0
+    assert failed == {0: f"{worker.recipes[0].name}: no room on the disk"}
+    assert collect(ended(2, -signal.SIGKILL), worker, failed) == 1 and "killed, out of memory?" in failed[2]
+    assert collect(ended(-1, 1), worker, failed) == 0 and "before it took a run" in failed[-1]
+    assert worker.left() == [1] and capsys.readouterr().err.splitlines() == list(failed.values())
 
 
 def test_the_plan_holds_every_recorded_run():
@@ -192,11 +201,19 @@ def test_the_most_valuable_come_first_seed_by_seed():
     assert len({recipe.id for _, recipe in runs}) == len(runs)
 
 
-def test_mistakes():
+def test_mistakes(tmp_path):
     with pytest.raises(ValueError, match="plan 'nosuch' is unknown: use one of core, depth"):
-        sweep("nosuch", "pocket")
+        missing("pocket", "nosuch", tmp_path)
     with pytest.raises(ValueError, match="scale 'demo' is not planned"):
-        sweep(None, "demo")
-    with pytest.raises(ValueError, match="jobs is -1"):
-        sweep("core", "pocket", jobs=-1)
+        missing("demo", None, tmp_path)
     assert os.environ.get("TQDM_DISABLE") is None
+
+
+def test_without_slurm(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched, pytest.raises(ImportError, match=r"needs submitit: pip install 'reslib\[slurm\]'"):
+        patched.setitem(sys.modules, "submitit", None)
+        submit([SHORT], out=tmp_path, gpus=0)
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(OSError, match="Slurm does not take the jobs: .*srun"):
+        submit([SHORT], out=tmp_path, gpus=0)

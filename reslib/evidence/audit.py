@@ -24,10 +24,11 @@ from torch import Tensor, nn
 
 from .. import data, evaluation, probes
 from ..files import renamed
-from ..measures import PROBE_PIXELS, describe_data, short
+from ..machine import environment
 from ..recipes import CIFAR
-from ..record import environment, pack, refuse_constant, unpack
 from ..record import folder as records_folder
+from ..record import pack, refuse_constant, short, unpack
+from ..trainer import fingerprint
 from .published import Source, describe, name_of, reported
 from .weights import SUFFIXES, read_weights, readings
 
@@ -133,7 +134,7 @@ def measure(path: Path, folder: Path, source: Source, data_dir=None) -> Audit:
     )
     measured = dict(zip(MEASURED, [short(s[key]) for s in scores for key in ("top1_error", "loss")], strict=True))
     images, labels = few[0]
-    n = PROBE_PIXELS // CIFAR.size**2
+    n = probes.PIXELS // CIFAR.size**2
     probed = probes.probe(net, images[:n], labels[:n])
     return Audit(
         source=name_of(folder), commit=source.commit, licence=source.licence, path=name,
@@ -141,8 +142,8 @@ def measure(path: Path, folder: Path, source: Source, data_dir=None) -> Audit:
         net=replace(CIFAR, depth=depth, shortcut=shortcut).net_name, depth=depth, shortcut=shortcut, zero_channels=zeros,
         preprocessing={"mean": source.mean, "std": source.std}, reported=said, measured=measured,
         agrees_with=agreement(said, measured["test_error"]), tolerance=TOLERANCE,
-        probes={k: v if k == "layer" else [short(x) for x in v] for k, v in probed.items()},
-        test_predictions=pack(logits.argmax(1).numpy()), data=describe_data(CIFAR, data_dir),
+        probes=short(probed),
+        test_predictions=pack(logits.argmax(1).numpy()), data=fingerprint(CIFAR, data_dir),
         environment=environment(torch.device("cpu"), torch.get_num_threads()),
         time={"start": start, "seconds": round(time.monotonic() - began, 1)},
     )  # fmt: skip

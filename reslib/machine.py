@@ -1,0 +1,127 @@
+"""The machine a run is made on: which device, whether its step is compiled, and what a record says of all that."""
+
+import contextlib
+import functools
+import importlib.util
+import platform
+import shutil
+import subprocess
+import sysconfig
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .files import say
+from .recipes import Recipe
+
+COMPILE_STEPS = 10_000  # iterations from which on a step is compiled: that takes a minute or more, ...
+COMPILE_DEPTH = 200  # ... and far too long for deeper nets
+STRUCTURES = 64  # nets that one process keeps compiled; from the ninth on dynamo's default would silently run them eagerly
+
+
+def device_of(name: str | torch.device | None) -> torch.device:
+    """The device of this name, "cpu", "cuda" or "cuda:1"; None: a GPU if there is one. Raises ValueError where it is not."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        known = device.type in ("cpu", "cuda")
+    except RuntimeError:
+        known = False
+    if not known:
+        raise ValueError(f"device {str(name)!r} is unknown: use cpu or cuda.")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise ValueError(f"device {str(device)!r} is not there: PyTorch finds {count} GPUs on this machine; use cpu.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {str(device)!r} cannot be used: its driver (see nvidia-smi) is too old for this PyTorch, "
+                         f"built for CUDA {torch.version.cuda}; use cpu, or a PyTorch for an older CUDA.")  # fmt: skip
+    return device
+
+
+def compiles(recipe: Recipe, device: torch.device, step: int = 0) -> bool:
+    """Whether a run's step is compiled from iteration `step` on: by a fixed rule, never by a timing. Recorded.
+
+    On a CPU the rule looks at the whole run, so that one taken up ends with the same bits; on a GPU, which promises none, at
+    what is left of it.
+    """
+    steps = recipe.steps - (step if device.type == "cuda" else 0)
+    return steps >= COMPILE_STEPS and recipe.depth <= COMPILE_DEPTH and compiler_works(device.type)
+
+
+@functools.cache
+def compiler_works(device: str) -> bool:
+    """Whether something tiny can be compiled here: a compiler, its headers, a folder that code may run from. Once a process."""
+    if not shutil.which("c++") or not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return False
+    if device == "cuda" and not importlib.util.find_spec("triton"):
+        return False
+    number = time.time_ns() % 2**20  # a constant of the code: not found in the compiler's cache, so really compiled
+    try:
+        torch.compile(lambda x: (x + number).relu(), dynamic=False)(torch.ones(8, device=device))
+    except Exception as error:  # of many kinds
+        say(f"The step is not compiled, the compiler fails here: {in_a_line(error)[:200]}")
+        return False
+    return True
+
+
+def compiled(net: nn.Module) -> nn.Module:
+    """The net, its forward and backward passes compiled: the same weights. Nets of one structure share what was compiled."""
+    torch._dynamo.config.recompile_limit = max(STRUCTURES, torch._dynamo.config.recompile_limit)
+    return torch.compile(net, dynamic=False)
+
+
+def environment(device: torch.device, threads: int, compiled: bool = False) -> dict:
+    """Commit, versions and machine. dirty: code under reslib/ or notebooks/*.py is uncommitted (None: not a checkout)."""
+    root = Path(__file__).parents[1]
+
+    def git(*words):
+        result = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True)
+        return result.stdout.strip() if result.returncode == 0 else None
+
+    def installed(name):
+        with contextlib.suppress(PackageNotFoundError):
+            return version(name)
+
+    try:
+        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", "reslib", "notebooks/*.py")
+    except FileNotFoundError:  # no git
+        commit, changes = None, None
+    return {
+        "commit": commit,
+        "dirty": None if changes is None else bool(changes),
+        **{name: installed(name) for name in ("reslib", "torch", "torchvision", "numpy", "ffcv")},
+        "python": platform.python_version(),
+        "device": device_name(device),
+        "threads": threads,
+        "compiled": compiled,
+        "deterministic": device.type == "cpu",
+        **({"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()} if device.type == "cuda" else {}),
+    }
+
+
+def warn_if_no_evidence(environment: dict) -> None:
+    """Say at the start what would be held against the record at the end."""
+    if environment["dirty"] is not False:
+        why = "has uncommitted changes" if environment["dirty"] else "is not a git checkout"
+        say(f"What is trained here cannot become evidence: the code {why}.")
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+
+
+def cpu_name() -> str:
+    """The processor's model and instruction set, as torch sees them."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        return f"{[*names, 'CPU'][0]}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def in_a_line(error: BaseException) -> str:
+    """What an error says; of PyTorch's own, which go on with hints, the first line."""
+    said = f"{error}" or type(error).__name__
+    return said.splitlines()[0] if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError) else said[:2000]
