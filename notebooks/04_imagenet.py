@@ -46,8 +46,9 @@ from torch.nn.functional import relu
 from torchvision.transforms.v2.functional import resize
 
 import reslib
-from reslib import IMAGENET, bench, claims, counted, counts, evaluation, imagenet, parameters, photos, plots
-from reslib.draws import photo_draws
+from reslib import IMAGENET, bench, claims, counted, counts, evaluation, parameters, plots
+from reslib.data import photographs as photos
+from reslib.data.draws import photo_draws
 from reslib.resnet import IMAGENET_NETS
 
 parameters.check(
@@ -87,7 +88,7 @@ for name, pixels in zip(("building", "flower"), load_sample_images().images, str
     (folder / "train" / name).mkdir(parents=True)
     plt.imsave(folder / "train" / name / "0.jpg", pixels)
 tree = photos.tree(folder, "train")
-mean, covariance = imagenet.statistics(folder)  # of these two photographs; of ImageNet, where there is ImageNet
+mean, covariance = photos.statistics(folder)  # of these two photographs; of ImageNet, where there is ImageNet
 eigenvalues, components = photos.components(covariance)
 mean = torch.from_numpy(mean).permute(2, 0, 1)  # (3, 224, 224)
 

@@ -49,7 +49,8 @@ from IPython.display import Markdown, display
 from scipy import stats
 
 import reslib
-from reslib import CIFAR, claims, comparison, counts, data, draws, parameters, plan, plots, rules
+from reslib import CIFAR, claims, comparison, counts, data, parameters, plan, plots, rules
+from reslib.data import draws
 from reslib.record import command, recorded
 from reslib.sweep import run_parallel
 

@@ -42,8 +42,10 @@ from IPython.display import Code, Markdown, display
 from sklearn.datasets import load_sample_images
 
 import reslib
-from reslib import CIFAR, IMAGENET, bench_load, convert, data, ffcv_backend, imagenet, parameters, photos, plots
-from reslib.draws import photo_draws
+from reslib import CIFAR, IMAGENET, bench_load, data, parameters, plots
+from reslib.data import convert, fast
+from reslib.data import photographs as photos
+from reslib.data.draws import photo_draws
 
 
 def at_least_one(value):
@@ -79,7 +81,7 @@ plots.style()
 
 # %%
 recipe = CIFAR.at("demo")
-ways = [("torch", 0), ("array", 1)] + [("ffcv", w) for w in (1, 2) if ffcv_backend.available()]
+ways = [("torch", 0), ("array", 1)] + [("ffcv", w) for w in (1, 2) if fast.available()]
 epochs = {
     way: list(reslib.loader(recipe, "train", epoch=3, backend=way[0], workers=way[1], data_dir=mkdtemp())) for way in ways
 }
@@ -101,8 +103,8 @@ Code(inspect.getsource(data.crop_flip_subtract), language="python")
 #
 # Section 3.4 resizes a photograph so that its shorter side is drawn from [256, 480], crops 224x224 pixels, mirrors half of the
 # crops, subtracts the mean image, and adds AlexNet's colour augmentation. A file that keeps the
-# *longer* side in bounds, as FFCV's own writer does, could not give that: so `python -m reslib data imagenet` writes files
-# whose shorter side is reduced to 480 at most. Two photographs that come with scikit-learn show the path:
+# *longer* side in bounds, as FFCV's own setting does, could not give that: so `python -m reslib data imagenet` hands FFCV's
+# writer photographs whose shorter side is reduced to 480 at most. Two photographs that come with scikit-learn show the path:
 
 # %% tags=["hide-output"]
 folder = Path(mkdtemp())
@@ -111,16 +113,16 @@ for name, pixels in zip(("building", "flower"), load_sample_images().images, str
     plt.imsave(folder / "train" / name / "0.jpg", pixels)
 
 twice = replace(IMAGENET, batch=2)
-if ffcv_backend.available():
+if fast.available():
     convert.convert(folder, folder, "train", "jpg", jobs=1)
-backends = ["ffcv", "torch"] if ffcv_backend.available() else ["torch"]
+backends = ["ffcv", "torch"] if fast.available() else ["torch"]
 crops = {
     b: [next(iter(reslib.loader(twice, "train", data_dir=folder, epoch=e, backend=b, workers=0))) for e in range(3)]
     for b in backends
 }
 
 # %% mystnb={"figure": {"caption": "Two photographs in three epochs: scale, crop, mirror and tint as section 3.4 says, the mean image added again to be looked at.", "name": "fig-crops"}}
-mean, _ = imagenet.statistics(folder)
+mean, _ = photos.statistics(folder)
 figure, axes = plt.subplots(1, 6, figsize=(8, 1.6))
 for epoch, (batch, _) in enumerate(crops[backends[0]]):
     draw = photo_draws(twice.seed, epoch, 2, twice.short_side, twice.colour)
@@ -132,11 +134,10 @@ for epoch, (batch, _) in enumerate(crops[backends[0]]):
 # %% [markdown]
 # The rectangle is one function of the drawn numbers and the photograph's size, and both loaders call it. Their pixels differ
 # because they resize differently: FFCV crops in the stored image, at whole pixels, and averages areas; torchvision resizes
-# the whole photograph with an antialiased filter and crops then. The record below says by how much, and how much decoding and
-# resizing make, each alone.
+# the whole photograph with an antialiased filter and crops then. The record below says by how much.
 
 # %% tags=["hide-input"]
-Code(inspect.getsource(imagenet.rectangle), language="python")
+Code(inspect.getsource(photos.rectangle), language="python")
 
 # %% [markdown]
 # **Prediction.** Drawn scales are uniform over the 225 whole numbers from 256 to 480.
@@ -187,7 +188,7 @@ for ax, part in zip(axes[0], parts, strict=True):
 # The colour components, computed from the photographs, against those that are passed on as ImageNet's:
 
 # %%
-if recorded["colours"]:
+if recorded.get("colours"):
     colours = pd.DataFrame(recorded["colours"], index=["first", "second", "third"]).assign(published=photos.PUBLISHED_VALUES)
     display(
         colours.style.format("{:.4f}").set_caption(f"Eigenvalues for pixels in [0, 1]; {recorded['photographs']} photographs")

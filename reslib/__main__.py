@@ -31,39 +31,45 @@ def data(
     short_side: Annotated[int, typer.Option(help="imagenet: longer ones are reduced to this (480: section 3.4's scales; 256: "
                                             "nets without scale augmentation)")] = 480,
     jobs: Annotated[int | None, typer.Option(help="imagenet: processes; default: all cores")] = None,
-    skip_unreadable: Annotated[bool, typer.Option(help="imagenet: leave out what cannot be read")] = False,
+    skip_unreadable: Annotated[bool, typer.Option(help="imagenet: leave out what cannot be read, or is damaged")] = False,
+    check: Annotated[bool, typer.Option("--check", help="read every .beton file there whole, and compare it with its "
+                                        "sha256")] = False,
 ):  # fmt: skip
-    """Fetch CIFAR-10 where it is missing, and check it; or write an ImageNet tree as .beton files, checked and resumable."""
-    if name == "imagenet":
-        return imagenet_data(source, folder, mode, short_side, jobs, skip_unreadable)
-    if name != "cifar10":
-        raise ValueError(f"data set {name!r} is unknown: use cifar10 or imagenet.")
-    from .data import data_folder, images
+    """Fetch CIFAR-10 where it is missing, and check it; or write an ImageNet tree as .beton files, all photographs checked."""
+    from .data import data_folder, fast, images
 
-    folder = data_folder(folder)
-    for train in (True, False):
+    if name not in ("cifar10", "imagenet"):
+        raise ValueError(f"data set {name!r} is unknown: use cifar10 or imagenet.")
+    if name == "imagenet" and not (check and source is None):
+        imagenet_data(source, folder, mode, short_side, jobs, skip_unreadable)
+    folder = data_folder(folder, **({"holds": "."} if name == "imagenet" else {}))
+    for train in (True, False) if name == "cifar10" else ():
         part = images(CIFAR, train=train, data_dir=folder)
         print(f"{folder}: CIFAR-10, {len(part.labels):,} {'training' if train else 'test'} images, sha256 {part.sha256[:16]}")
+    if check:
+        for path in sorted((folder / "beton").glob(f"{name}-*.beton")):
+            print(f"{path}: {fast.check(path)['count']:,} images, as they were written")
 
 
 def imagenet_data(source, folder, mode, side, jobs, skip_unreadable) -> None:
-    """Convert the parts of a tree, say what was found in them, and what all of ImageNet takes up in each mode."""
-    from . import beton, convert, imagenet, photos
+    """Convert the parts of a tree, and say what was found in them."""
+    from .data import convert, fast, tree
 
     if source is None:
         raise ValueError("which photographs? Give an ImageFolder tree: python -m reslib data imagenet --from DIR.")
+    source, folder = (tree.folder_of(place) for place in (source, folder))
     parts = [part for part in ("train", "val") if (source / part).is_dir()] or ["train"]
-    folder = imagenet.folder_of(folder)
+    for part in parts:  # mistakes come before the work
+        tree.tree(source, part)
     for part in parts:
         path = convert.convert(source, folder, part, mode, side, jobs, skip_unreadable)
-        note = beton.sidecar(path)
-        found = note["report"]
-        print(f"{path}: {note['count']:,} images of {len(note['classes'])} classes, {note['size'] / 1e9:.3f} GB; made RGB: "
-              f"{found['greyscale']} greyscale, {found['cmyk']} CMYK; unreadable: {len(found['unreadable'])}")  # fmt: skip
-    print("\nAll of ImageNet's training set, by these photographs (at most 64 measured), would take:")
-    for kind, short, mean, total in photos.disk_sizes(photos.tree(source, parts[0])):
-        print(f"  --mode {kind} --short-side {short}: {mean / 1e3:.0f} kB an image, {total:,.0f} GB")
-    print("Recommended: jpg at 480. raw at 480 loads faster, if a fast disk (better: the memory) holds it.")
+        note = fast.sidecar(path)
+        all_of_it = note["size"] / note["count"] * 1_281_167 / 1e9
+        print(f"{path}: {note['count']:,} images of {len(note['classes'])} classes, {note['size'] / 1e9:.3f} GB (ImageNet's "
+              f"1,281,167 would take {all_of_it:,.0f}); made RGB: {note['greyscale']} greyscale, {note['cmyk']} CMYK; "
+              f"unreadable: {len(note['unreadable'])}")  # fmt: skip
+    if parts == ["train"] and (source / "train").is_dir():
+        print(f"{source} holds no val: nets trained on it are tested on DIR/val/<class>/*.JPEG.")
 
 
 @app.command()

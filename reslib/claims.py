@@ -78,7 +78,7 @@ def decide(parts: list[Part]) -> tuple[int, list[str]]:
     p_values = [part.p_against for part in parts]
     if min(p_values) >= ALPHA:
         return 2, []
-    against = multipletests(p_values, ALPHA, method="holm")[0]
+    against = multipletests(p_values, ALPHA, method="holm")[0] if len(parts) > 1 else [True]
     against = [part for part, is_against in zip(parts, against, strict=True) if is_against]
     weak = [part for part in against if part.power() < POWER]
     if len(weak) < len(against):

@@ -155,12 +155,12 @@ def probabilities(net: nn.Module, image: Tensor, mean: Tensor, how: str) -> Tens
 
 def photograph_batches(net: nn.Module, data_dir=None, how: str = "centre") -> Iterator[tuple[Tensor, Tensor]]:
     """Logarithms of `probabilities` (1, classes) and label (1,) of every validation photograph of an ImageFolder tree."""
-    from . import imagenet
+    from .data import photographs
 
-    folder = imagenet.folder_of(data_dir)
-    images, mean = imagenet.source(folder, "val"), torch.from_numpy(imagenet.statistics(folder)[0]).permute(2, 0, 1)
+    folder = photographs.folder_of(data_dir)
+    images, mean = photographs.source(folder, "val"), torch.from_numpy(photographs.statistics(folder)[0]).permute(2, 0, 1)
     for name, label in zip(images.names, images.labels, strict=True):
-        scores = probabilities(net, imagenet.decoded(images.folder / name), mean, how)
+        scores = probabilities(net, photographs.decoded(images.folder / name), mean, how)
         yield scores.log()[None].float().cpu(), torch.tensor([label])
 
 

@@ -37,8 +37,6 @@ CHECKPOINT_SECONDS = 60  # between checkpoints
 def stream(recipe: Recipe, step: int, **where) -> Iterator[tuple[Tensor, Tensor]]:
     """Training batches from iteration `step` on, epoch after epoch, without end. Arguments as `data.loader`."""
     per_epoch = len(data.loader(recipe, "train", **where))
-    if per_epoch == 0:
-        raise ValueError(f"a batch of {recipe.batch} is more than the training set holds.")
     while True:
         epoch, start = divmod(step, per_epoch)
         for batch in data.loader(recipe, "train", epoch=epoch, start_batch=start, **where):
@@ -73,7 +71,8 @@ class Trainer:
                              "tests of reslib.evaluation.")  # fmt: skip
         self.recipe, self.data_dir, self.out_dir, self.resume = recipe, data_dir, Path(out_dir), resume
         self.device = device_of(device)
-        self.backend = data.choose_backend(recipe, backend, self.device)
+        self.asked_for = backend
+        data.choose_backend(recipe, backend, self.device)  # what is wrong is said before anything is made
         self.steps_done, self.beside = steps_done, beside
         self.checkpoint, self.recorded = (self.out_dir / f"{recipe.name}.{end}" for end in ("ckpt", "json"))
 
@@ -103,6 +102,7 @@ class Trainer:
         if device.type == "cuda":
             self.device = device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
             torch.cuda.set_device(device)  # graphs are captured there
+        self.backend = data.prepared(recipe, self.asked_for, device, self.data_dir)
         self.fingerprint = fingerprint(recipe, self.data_dir)
         self.net = recipe.net().to(device, memory_format=torch.channels_last)
         self.optimizer = optimizer_for(recipe, self.net)

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_imagenet import needs_ffcv, noise_tree
+from test_photographs import needs_ffcv, noise_tree
 
 import reslib
 from reslib import bench_load
@@ -31,7 +31,7 @@ def test_images_are_counted_after_the_first_batch(monkeypatch):
 @pytest.fixture
 def record(cifar, tmp_path, monkeypatch):
     monkeypatch.setattr(bench_load, "first_batches", lambda backend, *_, **__: [
-        {"set": "CIFAR-10, 32 px", "loader": backend, "process": "first", "first_batch": 1.0, "memory": 1.0}])  # fmt: skip
+        {"set": "CIFAR-10, 32 px", "loader": backend, "process": "first", "first_batch": 1.0}])  # fmt: skip
     return bench_load.run(cifar, noise_tree(tmp_path / "tree", 9), rounds=1, seconds=0.01, workers=[1])
 
 
@@ -40,10 +40,10 @@ def test_a_whole_run_is_a_record(record, tmp_path):
     frame = bench_load.frame(record)
     assert len(frame) == 14 and (frame["median"] > 0).all() and np.isfinite(frame["ratio"]).all()
     gaps = {row["file"]: row["mean"] for row in record["pixel_differences"]}
-    assert list(gaps) == ["raw 480", "jpg 480", "decoding alone", "resizing alone"] and len(record["disk"]) == 4
-    assert 0 < gaps["decoding alone"] < 10 and 0 < gaps["resizing alone"] < 10
+    assert list(gaps) == ["raw 480", "jpg 480"] and all(0 < gap < 10 for gap in gaps.values())
     text = bench_load.table(record)
-    assert "| CIFAR-10, 32 px | array | 2 |" in text and "| photographs, 256 | ffcv raw 256 | 1 |" in text
+    for row in ("CIFAR-10, 32 px array 2", "photographs, 256 ffcv raw 256 1"):
+        assert any(row in " ".join(line.replace("|", " ").split()) for line in text.splitlines())
     path = bench_load.write(record, tmp_path / "records" / "bench")
     assert bench_load.read(path) == record and reslib.records(tmp_path / "records").empty
     for change in ({"schema": 2}, {"rows": []}, {"rows": [{}]}):
@@ -55,6 +55,6 @@ def test_a_whole_run_is_a_record(record, tmp_path):
 def test_first_batch_in_a_fresh_process(cifar):
     rows = bench_load.first_batches("array", cifar)
     assert [row["process"] for row in rows] == ["first", "second"]
-    assert all(0 < row["first_batch"] < 60 and 0.1 < row["memory"] < 10 for row in rows)
+    assert all(0 < row["first_batch"] < 60 for row in rows)
     with pytest.raises(OSError, match="that loads by numpy failed: .*backend 'numpy' is unknown"):
         bench_load.first_batches("numpy", cifar)

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 import reslib
-from reslib import CIFAR, data, ffcv_backend
+from reslib import CIFAR, data
+from reslib.data import cifar as cifar_module
+from reslib.data import fast, sources
 
 POCKET = replace(CIFAR, seed=5).at("pocket")
 DIGITS = CIFAR.at("demo")
@@ -35,9 +37,9 @@ def test_backends_agree_on_real_images(cifar, recipe, monkeypatch):
     assert len(reference) == 6
     assert same(reference, batches(recipe, backend="torch", workers=2, **end))
     assert same(reference, batches(recipe, backend="array", **end))
-    if ffcv_backend.available():
+    if fast.available():
         assert all(same(reference, batches(recipe, backend="ffcv", workers=w, **end)) for w in (1, 2))
-    monkeypatch.setattr(data, "kernel", lambda: None)  # where numba is missing, and on a GPU: one indexed gather
+    monkeypatch.setattr(cifar_module, "kernel", lambda: None)  # where numba is missing, and on a GPU: one indexed gather
     assert same(reference, batches(recipe, backend="array", **end))
 
 
@@ -48,7 +50,7 @@ def test_backends_agree_on_images_as_they_are(cifar, split):
     reference = batches(POCKET, split, backend="torch", workers=0, **last)
     assert same(reference, batches(POCKET, split, backend="array", **last))
     assert reference[-1][0].shape[0] == {"train": 50_000, "test": 10_000}[split] % 128
-    if ffcv_backend.available():
+    if fast.available():
         assert same(reference, batches(POCKET, split, backend="ffcv", **last))
 
 
@@ -121,8 +123,6 @@ def test_digits_need_nothing(tmp_path, monkeypatch):
 
 def test_reading_is_torchvisions(cifar):
     from torchvision.datasets import CIFAR10
-
-    from reslib import sources
 
     known = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
     assert list(sources.MD5.items()) == [tuple(pair) for pair in known]
@@ -202,14 +202,40 @@ def test_an_error_in_an_array_thread_reaches_the_caller(monkeypatch):
     def fails(*_):
         raise ZeroDivisionError("in the kernel")
 
-    monkeypatch.setattr(data, "kernel", lambda: fails)
+    monkeypatch.setattr(cifar_module, "kernel", lambda: fails)
     with pytest.raises(ZeroDivisionError, match="in the kernel"):
         batches(DIGITS, backend="array")
 
 
 def test_a_resident_set_is_copied_once(monkeypatch):
-    monkeypatch.setattr(data, "kernel", lambda: None)
-    monkeypatch.setattr(data, "_resident", {})
+    monkeypatch.setattr(cifar_module, "kernel", lambda: None)
+    monkeypatch.setattr(cifar_module, "_resident", {})
     first = batches(DIGITS, n=2, backend="array")
-    there = next(iter(data._resident.values()))
-    assert same(first, batches(DIGITS, n=2, backend="array")) and list(data._resident.values()) == [there]
+    there = next(iter(cifar_module._resident.values()))
+    assert same(first, batches(DIGITS, n=2, backend="array")) and list(cifar_module._resident.values()) == [there]
+
+
+@pytest.mark.skipif(not fast.available(), reason="FFCV is not installed here")
+def test_a_disk_that_cannot_be_written_to(cifar, tmp_path, capsys):
+    """Of our own accord we do without the file; asked for, it is an error."""
+    copy_of(cifar, tmp_path)
+    (tmp_path / "beton").touch()
+    expected = batches(POCKET, n=2, data_dir=cifar, backend="array")
+    for _ in range(2):
+        assert same(expected, batches(POCKET, n=2, data_dir=tmp_path))
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and "could not be written" in said[0] and "backend 'array'" in said[0]
+    assert data.prepared(POCKET, "auto", "cpu", tmp_path) == "array"
+    with pytest.raises(OSError, match=r"cifar10-16px-train\.beton could not be written"):
+        batches(POCKET, n=2, data_dir=tmp_path, backend="ffcv")
+
+
+def test_without_a_place_for_its_cache_numba_compiles_all_the_same(monkeypatch):
+    caching = pytest.importorskip("numba.core.caching")
+    monkeypatch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
+    assert cifar_module.compiled(lambda x: x + 1)(1) == 2
+
+
+def test_more_images_in_a_batch_than_there_are():
+    with pytest.raises(ValueError, match="a batch of 5000 is more than the training set holds"):
+        reslib.loader(replace(DIGITS, batch=5000), "train")

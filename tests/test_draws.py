@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import stats
 
-from reslib.draws import epoch_draws, photo_draws
+from reslib.data.draws import epoch_draws, photo_draws
 
 
 def test_fixed_values():

@@ -4,10 +4,11 @@ import shutil
 
 import pytest
 import torch
-from test_imagenet import converted, noise_tree, originals, photographs  # noqa: F401
+from test_photographs import converted, noise_tree, originals, photographs  # noqa: F401
 
 import reslib
-from reslib import evaluation, imagenet
+from reslib import evaluation
+from reslib.data import photographs as photos
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,6 @@ def test_mistakes(net, tmp_path):
     with pytest.raises(ValueError, match="how is 'eleven'"):
         evaluation.evaluate_photographs(net, tmp_path, "eleven")
     noise_tree(tmp_path)
-    imagenet.statistics(tmp_path)
+    photos.statistics(tmp_path)
     with pytest.raises(FileNotFoundError, match="val is no folder"):
         evaluation.evaluate_photographs(net, tmp_path)

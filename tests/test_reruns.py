@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reslib.claims import paper
+from reslib.comparison import interval, prediction
 from reslib.evidence import reruns as public
+from reslib.reported import paper
 
 ROWS = list(csv.DictReader(files("reslib.evidence").joinpath("reruns.csv").read_text(encoding="utf-8").splitlines()))
 
@@ -81,7 +82,7 @@ def test_a_verdict_by_hand():
     # mean 1.4, sd sqrt(0.1), t(0.975, 4) = 2.776: half of the interval is 2.776 * sqrt(0.1 / 5) = 0.393
     assert row["ours"].startswith("ResNet-56 − ResNet-20, test error: −1.40 [−1.79, −1.01] points over 5 authors; 5 of 5")
     assert (row["kind"], row["n"], row["verdict"]) == ("public runs", 5, "agrees (5 of 5 sources)")
-    low, high = public.prediction([1.0, 1.2, 1.4, 1.6, 1.8])
+    low, high = prediction([1.0, 1.2, 1.4, 1.6, 1.8])
     assert (low, high) == pytest.approx((1.4 - 2.776 * (0.1 * 6 / 5) ** 0.5, 1.4 + 2.776 * (0.1 * 6 / 5) ** 0.5), abs=1e-3)
 
 
@@ -157,7 +158,7 @@ def test_both_intervals_cover_what_they_promise():
     hits = np.zeros(2)
     for _ in range(trials):
         values, one_more = rng.normal(3, 1, n), rng.normal(3, 1)
-        _, low, high = public.interval(values)
-        lowest, highest = public.prediction(values)
+        _, low, high = interval(values)
+        lowest, highest = prediction(values)
         hits += low < 3 < high, lowest < one_more < highest
     assert np.abs(hits / trials - 0.95).max() < 0.015

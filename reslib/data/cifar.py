@@ -1,18 +1,14 @@
-"""Images and batches: integrity, splits, and three backends behind one loader that yield the same batches bit for bit.
+"""CIFAR-10 and the embedded digits: their bytes, the mean image, and three ways to the same batches, bit for bit.
 
 Pixels are in [0, 1] minus the mean image of the training part (per pixel, no division); crops are taken out of a border of
 zeros round the subtracted image (border "black": out of the image itself, the mean goes last); half of them are mirrored.
-
-    ffcv    a .beton file through FFCV's workers and one fused kernel (ffcv_backend.py)
-    array   the whole set in memory, on the CPU (the same kernel) or resident on the GPU (one indexed gather)
-    torch   a Dataset and DataLoader, sample by sample: the readable reference
 """
 
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,14 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import ffcv_backend
+from ..recipes import Recipe
+from . import fast
 from .draws import epoch_draws
-from .recipes import Recipe
 from .sources import data_folder, pool, read_cifar10, read_digits
 
 BYTE = np.arange(256, dtype=np.float32) / np.float32(255)  # a pixel's value by its byte: the same bits everywhere
 AHEAD = 512  # images that a thread of the array backend makes at a time
-BACKENDS = ("auto", "ffcv", "array", "torch")
 
 
 class Images(NamedTuple):
@@ -126,14 +121,23 @@ def crop_flip_subtract(pixels, ids, dy, dx, flip, mean, pad, out):
                         to[3 * x + c], to[3 * (width - 1 - x) + c] = to[3 * (width - 1 - x) + c], to[3 * x + c]
 
 
-@lru_cache(maxsize=1)
-def kernel() -> Callable | None:
-    """`crop_flip_subtract` compiled by numba (cached on disk), or None where numba is not installed."""
+def compiled(function: Callable) -> Callable:
+    """numba's compilation of a loop, cached on disk where there is a place for it."""
+    from numba import njit
+
     try:
-        from numba import njit
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # neither the code's folder nor the user's can be written to
+        return njit(nogil=True)(function)
+
+
+@cache
+def kernel() -> Callable | None:
+    """`crop_flip_subtract`, compiled; None where numba is not installed."""
+    try:
+        return compiled(crop_flip_subtract)
     except ImportError:
         return None
-    return njit(cache=True, nogil=True)(crop_flip_subtract)
 
 
 def gather(pixels: Tensor, ids: Tensor, dy: Tensor, dx: Tensor, flip: Tensor, mean: Tensor, pad: int, byte: Tensor) -> Tensor:
@@ -195,6 +199,53 @@ def array_batches(images: Images, plan: Plan, mean: np.ndarray, pad: int, batch:
         threads.shutdown(cancel_futures=True)
 
 
+class _Pairs(NamedTuple):
+    """What FFCV's writer asks for."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> tuple:
+        return self.pixels[i], self.labels[i]
+
+
+def stored(images: Images) -> Path:
+    """The .beton file of `images`: folder/beton/<name>.beton, written where it is missing or of other images.
+
+    Raises ImportError without FFCV, ValueError for an unreadable sidecar, OSError as `writer.write`.
+    """
+    path = Path(images.folder) / "beton" / f"{images.name}.beton"
+    fast.needed(path, "array")
+    if not fast.is_of(path, {"source": images.sha256}):
+        from ffcv.fields import IntField, NDArrayField
+
+        from . import writer
+
+        fields = {"image": NDArrayField(images.pixels.dtype, images.pixels.shape[1:]), "label": IntField()}
+        writer.write(path, _Pairs(images.pixels, images.labels), fields, {"source": images.sha256})
+    return path
+
+
+def ffcv_batches(images: Images, plan: Plan, mean: np.ndarray, pad: int, batch: int, workers: int) -> Iterator:
+    """Out of the .beton file, decoded by FFCV, and the kernel. Raises as `stored`, ValueError for a bad plan or file."""
+    if len(plan.ids) and not 0 <= plan.ids.min() <= plan.ids.max() < len(images.labels):
+        raise ValueError(f"a plan's ids have to be from 0 to {len(images.labels) - 1}.")
+    loader = fast.opened(stored(images), fast.image_decoder, whole=True)
+    labels = loader.reader.metadata["f1"]
+
+    def finish(decode: Callable, where: np.ndarray) -> tuple[Tensor, Tensor]:
+        ids, *draws = (column[where] for column in plan)
+        pixels = decode(ids)
+        out = np.empty(pixels.shape, np.float32)
+        kernel()(pixels, np.arange(len(ids)), *draws, mean, pad, out)
+        return torch.from_numpy(out).permute(0, 3, 1, 2), torch.from_numpy(labels[ids])
+
+    return fast.batches(loader, len(plan.ids), batch, workers, finish)
+
+
 class _Samples(torch.utils.data.Dataset):
     """A plan's samples one by one: subtract the mean, pad with zeros, crop, flip."""
 
@@ -220,25 +271,6 @@ def torch_batches(images: Images, plan: Plan, mean: np.ndarray, pad: int, batch:
         yield x.contiguous(memory_format=torch.channels_last), labels
 
 
-class Loader:
-    """One epoch's batches, minus `offset`; iterate as often as you like. `len()` is the number of batches."""
-
-    def __init__(self, batches: int, make: Callable[[], Iterator], device, offset: Tensor | None = None):
-        self.batches, self.make, self.device, self.offset = batches, make, torch.device(device), offset
-
-    def __len__(self) -> int:
-        return self.batches
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        source = self.make()
-        try:
-            for x, labels in source:
-                x, labels = (t.to(self.device, non_blocking=True) for t in (x, labels))
-                yield (x if self.offset is None else x - self.offset), labels
-        finally:
-            source.close()
-
-
 def augmented(recipe: Recipe, ids: np.ndarray, epoch: int, n: int, shuffled: bool) -> Plan:
     """One epoch over the samples `ids` of n, cropped and mirrored as drawn; shuffled: permuted, and only whole batches."""
     draws = epoch_draws(recipe.seed, epoch, n, recipe.pad)
@@ -246,55 +278,3 @@ def augmented(recipe: Recipe, ids: np.ndarray, epoch: int, n: int, shuffled: boo
         ids = draws.order[draws.order <= ids[-1]]
         ids = ids[: len(ids) // recipe.batch * recipe.batch]
     return Plan(ids, draws.dy[ids], draws.dx[ids], draws.flip[ids] * np.uint8(recipe.flip))
-
-
-def loader(recipe: Recipe, split: str, *, data_dir=None, epoch: int = 0, start_batch: int = 0, augment: bool | None = None,
-           backend: str = "auto", device="cpu", workers: int = 1) -> Loader:  # fmt: skip
-    """Batches of "train", "val" or "test": images float32 (B, 3, H, W) channels_last, labels int64 (B,).
-
-    An augmented training epoch is one permutation cut into full batches (390 of 128 for 50,000), the remainder left out;
-    otherwise come all images in their order. augment=None: augmented if "train". start_batch: skip so many.
-    backend="auto": ffcv where it is installed and reads a file for the CPU, else array. Raises ValueError for an unknown
-    split or backend and as `images`; ImportError where ffcv is asked for and not installed.
-    """
-    if split not in ("train", "val", "test"):
-        raise ValueError(f"split {split!r} is unknown: use 'train', 'val' or 'test'.")
-    backend = choose_backend(recipe, backend, device)
-    augment = split == "train" if augment is None else augment
-    if recipe.data == "imagenet":
-        from . import imagenet
-
-        return imagenet.loader(recipe, split, data_dir=data_dir, epoch=epoch, start_batch=start_batch, augment=augment,
-                               backend=backend, device=device, workers=workers)  # fmt: skip
-    part = images(recipe, train=split != "test", data_dir=data_dir)
-    mean, offset = centring(recipe, data_dir, device)
-    ids = split_ids(recipe, split, len(part.labels))
-    if augment:
-        plan = augmented(recipe, ids, epoch, len(part.labels), shuffled=split == "train")
-    else:
-        centre = np.full(len(ids), recipe.pad, np.uint8)
-        plan = Plan(ids, centre, centre, np.zeros(len(ids), np.uint8))
-    plan = Plan(*(column[start_batch * recipe.batch :] for column in plan))
-    make = {
-        "ffcv": lambda: ffcv_backend.batches(part, plan, mean, recipe.pad, recipe.batch, workers),
-        "array": lambda: array_batches(part, plan, mean, recipe.pad, recipe.batch, device),
-        "torch": lambda: torch_batches(part, plan, mean, recipe.pad, recipe.batch, workers),
-    }[backend]
-    return Loader(-(-len(plan.ids) // recipe.batch), make, device, offset)
-
-
-def choose_backend(recipe: Recipe, backend: str, device) -> str:
-    """What "auto" means: ffcv where it is installed, for data that lie in files and go to the CPU; else array.
-
-    ImageNet: ffcv, else torch. Raises ValueError for an unknown backend, and for array with ImageNet.
-    """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend {backend!r} is unknown: use one of {', '.join(map(repr, BACKENDS))}.")
-    if recipe.data == "imagenet" and backend == "array":
-        raise ValueError("backend 'array' holds the whole set in memory, which ImageNet does not fit: use 'ffcv' or 'torch'.")
-    if backend != "auto":
-        return backend
-    if recipe.data == "imagenet":
-        return "ffcv" if ffcv_backend.available() else "torch"
-    on_cpu = torch.device(device).type == "cpu"
-    return "ffcv" if on_cpu and recipe.data != "digits" and ffcv_backend.available() else "array"

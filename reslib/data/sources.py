@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+FOLDER = "cifar-10-batches-py"  # as it comes out of CIFAR-10's archive
 PARTS = {True: "data_batch", False: "test_batch"}
 MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -21,13 +22,13 @@ MD5 = {
 """Of CIFAR-10's files: the five of the training part, the test part, the names of the classes."""
 
 
-def data_folder(data_dir: str | Path | None = None) -> Path:
-    """Where data are looked for: `data_dir`, else $RESLIB_DATA, else ./data, else data/ of the checkout."""
+def data_folder(data_dir: str | Path | None = None, holds: str = FOLDER) -> Path:
+    """Where data are looked for: `data_dir`, else $RESLIB_DATA, else ./data, else data/ of the checkout. A ~ is expanded."""
     if data_dir is not None:
-        return Path(data_dir)
-    places = [os.environ.get("RESLIB_DATA"), "data", Path(__file__).parents[1] / "data"]
-    places = [Path(p) for p in places if p]
-    return next((p for p in places if (p / "cifar-10-batches-py").is_dir()), places[0])
+        return Path(data_dir).expanduser()
+    places = [os.environ.get("RESLIB_DATA"), "data", Path(__file__).parents[2] / "data"]
+    places = [Path(p).expanduser() for p in places if p]
+    return next((p for p in places if (p / holds).is_dir()), places[0])
 
 
 @lru_cache
@@ -50,7 +51,7 @@ def read_cifar10(folder: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
 
     Raises FileNotFoundError if it is neither there nor to be had, ValueError naming a missing or damaged file.
     """
-    base = folder / "cifar-10-batches-py"
+    base = folder / FOLDER
     if not base.is_dir():
         from torchvision.datasets import CIFAR10  # a second and a half to import: only where it is needed
 
@@ -60,7 +61,7 @@ def read_cifar10(folder: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
         except (OSError, RuntimeError) as error:
             raise FileNotFoundError(
                 f"CIFAR-10 is not in {folder.absolute()} and could not be downloaded ({error}): set RESLIB_DATA to a folder "
-                "that holds cifar-10-batches-py, or run `python -m reslib data` where there is a network."
+                f"that holds {FOLDER}, or run `python -m reslib data` where there is a network."
             ) from None
     check_cifar10(base)
     parts = [pickle.loads((base / name).read_bytes(), encoding="latin1") for name in MD5 if name.startswith(PARTS[train])]

@@ -1,0 +1,160 @@
+"""An ImageFolder tree of photographs into .beton files that FFCV's own writer makes; every photograph is decoded before.
+
+    OUT/beton/imagenet-train-raw-480.beton         images, labels, and each source's height and width
+    OUT/beton/imagenet-train-raw-480.beton.json    its sidecar: size, sha256, classes, source, what was left out
+    OUT/beton/imagenet-train.npz                   the mean image and the covariance of colours
+
+The shorter side of an image is reduced to at most 480 pixels (INTER_AREA), never enlarged, so that a scale drawn from
+[256, 480] means what section 3.4 means. mode "jpg" keeps a JPEG's own bytes wherever nothing has to be changed.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from . import fast, writer
+from .photographs import CENTRE, keep_statistics
+from .sources import data_folder
+from .tree import read, tree
+
+MODES = ("jpg", "raw")
+PAGE = 1 << 24  # bytes: no stored image may be larger
+CHUNK = 100  # photographs that a worker looks at at a time
+
+
+def reduced(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width with the shorter one reduced to at most `side`, the aspect ratio kept."""
+    short = max(side, min(height, width))
+    return max(1, round(height * side / short)), max(1, round(width * side / short))
+
+
+def centre(pixels: np.ndarray) -> np.ndarray:
+    """The 224x224 centre of an image whose shorter side is resized to 256: (h, w, 3) -> (224, 224, 3), bytes."""
+    import cv2
+
+    (side, crop), (height, width) = CENTRE, pixels.shape[:2]
+    short = min(height, width)
+    size = width * side // short, height * side // short
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    top, left = (size[1] - crop) // 2, (size[0] - crop) // 2
+    return small[top : top + crop, left : left + crop]
+
+
+def look(folder: Path, names: list[str]) -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray]:
+    """Each photograph's format and mode, and what is wrong with it ("": nothing); sums over centre crops of those in order.
+
+    A JPEG is damaged if its decoder complains, though it makes an image of it.
+    """
+    from ffcv.libffcv import imdecode
+
+    found, total, moments = [], np.zeros((CENTRE[1], CENTRE[1], 3)), np.zeros((3, 3))
+    for name in names:
+        kind = wrong = ""
+        try:
+            pixels, kind, data = read(folder / name)
+            height, width = pixels.shape[:2]
+            if np.prod(reduced(height, width, 480)) * 3 > PAGE or max(height, width) >= 1 << 16:
+                wrong = f"{width}x{height} pixels are more than the format holds"
+            elif kind in ("JPEG RGB", "JPEG L"):
+                raw = np.frombuffer(data, np.uint8)
+                if imdecode(raw, np.empty_like(pixels), height, width, height, width, 0, 0, 1, 1, False, False):
+                    wrong = "its JPEG data are damaged"
+        except ValueError as error:
+            wrong = f"{error}".removeprefix(f"{folder / name} ").removesuffix(": mend or remove it.")
+        found.append((kind, wrong))
+        if not wrong:
+            crop = centre(pixels) / np.float32(255)
+            total += crop
+            moments += crop.reshape(-1, 3).T @ crop.reshape(-1, 3)
+    return found, total, moments
+
+
+def survey(folder: Path, names: list[str], jobs: int, tell: Callable) -> tuple:
+    """`look` at all photographs, in `jobs` processes of a process of its own."""
+    found, total, moments = [], 0, 0
+    with ProcessPoolExecutor(jobs) as pool:
+        try:
+            for rows, *sums in pool.map(partial(look, folder), [names[i : i + CHUNK] for i in range(0, len(names), CHUNK)]):
+                found, total, moments = found + rows, total + sums[0], moments + sums[1]
+                tell(len(rows))
+        except BrokenProcessPool:
+            near = folder / names[len(found)]
+            raise OSError(f"a process that read photographs was killed, or out of memory, near {near}") from None
+    return found, total, moments
+
+
+class Samples(NamedTuple):
+    """What FFCV's writer asks for: (pixels or a JPEG's own bytes, label, the source's height and width)."""
+
+    folder: Path
+    names: list[str]
+    labels: np.ndarray
+    mode: str
+    side: int
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> tuple:
+        import cv2
+
+        pixels, kind, data = read(self.folder / self.names[i])
+        height, width = pixels.shape[:2]
+        small = reduced(height, width, self.side)
+        if small != (height, width):
+            pixels = cv2.resize(pixels, small[::-1], interpolation=cv2.INTER_AREA)
+        elif self.mode == "jpg" and kind in ("JPEG RGB", "JPEG L"):
+            pixels = np.frombuffer(data, np.uint8), height, width
+        return pixels, self.labels[i], height, width
+
+
+def show(text) -> str:
+    """A name that is not UTF-8 can be printed too."""
+    return f"{text}".encode(errors="backslashreplace").decode()
+
+
+def convert(source: str | Path, out: str | Path, part: str, mode: str = "jpg", side: int = 480, jobs: int | None = None,
+            skip_unreadable: bool = False) -> Path:  # fmt: skip
+    """The .beton file of a part, "train" or "val", of an ImageFolder tree: out/beton/imagenet-<part>-<mode>-<side>.beton.
+
+    Written unless it is there. Raises ImportError without FFCV; FileNotFoundError for no tree; ValueError for unreadable or
+    damaged photographs (all listed on stdout), classes other than another file's, and bad arguments; OSError if a process is
+    killed or the disk is full: nothing is kept. Each names the file.
+    """
+    if mode not in MODES or not CENTRE[1] <= side <= 480 or (jobs or 1) < 1:
+        raise ValueError(
+            f"mode {mode!r} is not raw or jpg, or short side {side} not between {CENTRE[1]} and 480, or jobs {jobs} < 1."
+        )
+    path = data_folder(out) / "beton" / f"imagenet-{part}-{mode}-{side}.beton"
+    fast.needed(path, "torch")
+    images, jobs = tree(source, part), jobs or os.cpu_count() or 1
+    about = {"source": images.sha256, "part": part, "mode": mode, "side": side, "classes": images.classes}
+    if fast.is_of(path, about):
+        return path
+    found, total, moments = writer.apart(
+        survey, images.folder, images.names, jobs, total=len(images.names), desc=f"checking {part}"
+    )
+    bad = [i for i, (_, wrong) in enumerate(found) if wrong]
+    for i in bad:
+        print(f"unreadable: {show(images.folder / images.names[i])} ({show(found[i][1])})")
+    if len(bad) == len(found) or (bad and not skip_unreadable):
+        raise ValueError(f"{len(bad)} of {len(found):,} files cannot be read, {show(images.folder / images.names[bad[0]])} "
+                         "first: mend or remove them, or leave them out with --skip-unreadable.")  # fmt: skip
+    keep = [i for i, (_, wrong) in enumerate(found) if not wrong]
+    modes = [found[i][0].split()[1] for i in keep]
+    about |= {"from": os.path.abspath(data_folder(source)), "unreadable": [images.names[i] for i in bad],
+              "cmyk": modes.count("CMYK"), "greyscale": sum(mode[0] in "1LI" for mode in modes)}  # fmt: skip
+    samples = Samples(images.folder, [images.names[i] for i in keep], images.labels[keep], mode, side)
+    from ffcv.fields import IntField, RGBImageField
+
+    fields = {"image": RGBImageField(mode), "label": IntField(), "height": IntField(), "width": IntField()}
+    writer.write(path, samples, fields, about, page=PAGE, workers=jobs, desc=path.name)
+    if part == "train":
+        keep_statistics(path.parents[1], total, moments, len(keep), images.sha256)
+    return path

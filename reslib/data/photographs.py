@@ -1,0 +1,266 @@
+"""Photographs as section 3.4 says: scale from [256, 480], a 224x224 crop, mirror, minus the mean image, colour.
+
+    ffcv    a .beton file (convert.py makes it): FFCV's decoder and its INTER_AREA resizing of the crop alone
+    torch   torchvision's transforms on the ImageFolder tree itself, step by step: the readable reference
+
+Both use the same rectangles and colour vectors; their pixels differ by how they resize, which `bench load` measures.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..files import renamed
+from ..recipes import Recipe
+from . import fast
+from .cifar import compiled
+from .draws import photo_draws
+from .tree import Tree, decoded, folder_of, sidecars, source, stored, tree
+
+CENTRE = (256, 224)  # pixels: the shorter side and the centre crop of it that the mean image is of
+MIDDLE = 2**31 - 1  # in a Plan's fractions
+SAMPLE = 10_000  # photographs, evenly spread, that the mean image is of where none were converted
+
+PUBLISHED = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+"""Colour components of ImageNet as they are passed on (in columns): AlexNet's code, by way of facebook/fb.resnet.torch."""
+
+PUBLISHED_VALUES = np.array([0.2175, 0.0188, 0.0045])
+"""And their eigenvalues, for pixels in [0, 1]."""
+
+
+class Plan(NamedTuple):
+    """Which samples come in which order, and how each is cropped, mirrored and tinted: the same for all backends."""
+
+    ids: np.ndarray  # int64 (n,): sample ids
+    scale: np.ndarray  # uint16 (n,): pixels of the shorter side
+    top: np.ndarray  # uint32 (n,): where the crop begins, in 2**-32 of the places there are
+    left: np.ndarray  # uint32 (n,)
+    flip: np.ndarray  # uint8 (n,): 1: mirrored
+    shift: np.ndarray  # float32 (n, 3): added to each channel of a pixel in [0, 1]
+
+
+class Rectangle(NamedTuple):
+    """A crop, in the pixels of the resized image."""
+
+    top: np.ndarray
+    left: np.ndarray
+    height: np.ndarray  # of the resized image
+    width: np.ndarray
+
+
+def rectangle(scale, top, left, height, width, size: int) -> Rectangle:
+    """The size x size crop of a height x width photograph whose shorter side is resized to `scale`; numbers or arrays.
+
+    top, left: fractions of 2**32, as in a Plan; 2**31 - 1 is the middle.
+    """
+    scale, top, left, height, width = (np.asarray(a, np.int64) for a in (scale, top, left, height, width))
+    short = np.minimum(height, width)
+    tall, wide = height * scale // short, width * scale // short
+    return Rectangle((top * (tall - size + 1)) >> 32, (left * (wide - size + 1)) >> 32, tall, wide)
+
+
+# --- what is subtracted and added ------------------------------------------------------------------------------------
+
+
+def statistics(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The mean image, float32 (224, 224, 3) in [0, 1], and the covariance of colours (3, 3), of centre crops of `train`.
+
+    convert.py made them from all images; else, or if the photographs have changed, they are computed here from 10,000 and
+    kept beside. Raises ValueError if the file is damaged, and as `source`.
+    """
+    path, notes = folder / "beton" / "imagenet-train.npz", sidecars(folder, "train")
+    of = next(iter(notes.values()))["source"] if notes else tree(folder, "train").sha256
+    try:
+        with open(path, "rb") as raw, np.load(raw) as file:
+            if str(file["source"]) == of:
+                return file["mean"], file["covariance"]
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # a broken zip file has many ways to fail
+        raise ValueError(f"{path} is damaged ({error}): delete it, it is made again from the photographs.") from None
+    return sampled(folder, of)
+
+
+@lru_cache(maxsize=4)
+def sampled(folder: Path, of: str) -> tuple[np.ndarray, np.ndarray]:
+    """`statistics` of 10,000 photographs of the tree whose sha256 is `of`, kept where the folder can be written to."""
+    images = source(folder, "train")
+    ids = np.linspace(0, len(images.names) - 1, min(SAMPLE, len(images.names))).astype(np.int64)
+    total, moments = np.zeros((CENTRE[1], CENTRE[1], 3)), np.zeros((3, 3))
+    for i in tqdm(ids, desc="mean image", unit="image"):
+        crop = view(images.folder / images.names[i], CENTRE[0], MIDDLE, MIDDLE, CENTRE[1]).permute(1, 2, 0).numpy() / 255
+        total += crop
+        moments += crop.reshape(-1, 3).T @ crop.reshape(-1, 3)
+    return keep_statistics(folder, total, moments, len(ids), of)
+
+
+def keep_statistics(folder: Path, total: np.ndarray, moments: np.ndarray, n: int, of: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean image and covariance out of sums over n crops with values in [0, 1], written beside the .beton files if possible."""
+    average = total.mean((0, 1)) / n
+    mean, covariance = (total / n).astype(np.float32), moments / (n * CENTRE[1] ** 2) - np.outer(average, average)
+    path = folder / "beton" / "imagenet-train.npz"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with renamed(path) as file:
+            np.savez(file, mean=mean, covariance=covariance, n=n, source=of)
+    except OSError:  # they are made again next time
+        pass
+    return mean, covariance
+
+
+def components(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues (3,), the largest first, and unit eigenvectors in columns (3, 3), of the covariance of RGB in [0, 1]."""
+    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    return values, vectors * np.sign(vectors.sum(0))
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def loader(recipe: Recipe, split: str, *, data_dir, epoch: int, start_batch: int, augment: bool, backend: str, device,
+           workers: int):  # fmt: skip
+    """As `data.loader`: "train", or ImageNet's 50,000 validation images as both "val" and "test".
+
+    Images that are not augmented are 224x224 centre crops at a shorter side of 256. Without recipe.short_side that is the
+    scale of training crops too, and smaller .beton files serve.
+    """
+    from . import Loader
+
+    if recipe.size != CENTRE[1]:
+        raise ValueError(f"size is {recipe.size}: crops of ImageNet are {CENTRE[1]} pixels wide, as is its mean image.")
+    folder, part = folder_of(data_dir), "train" if split == "train" else "val"
+    scales = recipe.short_side if augment and recipe.short_side else (CENTRE[0], CENTRE[0])
+    if backend == "ffcv":
+        path = stored(folder, part, scales[1])
+        fast.needed(path, "torch")
+        file = fast.opened(path, lambda: fast.photograph_decoder(CENTRE[1]), whole=False)
+        count = len(file.reader.metadata)
+    else:
+        images = source(folder, part)
+        count = len(images.names)
+    mean, covariance = statistics(folder)
+    plan = planned(recipe, count, epoch, augment, split == "train", scales, covariance)
+    if augment and split == "train" and not len(plan.ids):
+        raise ValueError(f"a batch of {recipe.batch} is more than the training set holds.")
+    plan = Plan(*(column[start_batch * recipe.batch :] for column in plan))
+    make = {
+        "ffcv": lambda: ffcv_batches(file, path, plan, mean, recipe.batch, workers),
+        "torch": lambda: torch_batches(images, plan, mean, recipe.batch, workers),
+    }[backend]
+    return Loader(-(-len(plan.ids) // recipe.batch), make, device)
+
+
+def planned(recipe: Recipe, count: int, epoch: int, augment: bool, shuffled: bool, scales, covariance: np.ndarray) -> Plan:
+    """One epoch over `count` photographs: as drawn, or as they are; shuffled: permuted, and only whole batches."""
+    ids = np.arange(count)
+    if not augment:
+        middle, zero = np.full(count, MIDDLE, np.uint32), np.zeros(count, np.uint8)
+        return Plan(ids, np.full(count, CENTRE[0], np.uint16), middle, middle, zero, np.zeros((count, 3), np.float32))
+    draws = photo_draws(recipe.seed, epoch, count, scales, recipe.colour)
+    if shuffled:
+        ids = draws.order[: count // recipe.batch * recipe.batch]
+    values, vectors = components(covariance)
+    shift = ((draws.colour[ids] * values) @ vectors.T).astype(np.float32)  # AlexNet: [p1 p2 p3] [a1 l1, a2 l2, a3 l3]
+    return Plan(ids, draws.scale[ids], draws.top[ids], draws.left[ids], draws.flip[ids] * np.uint8(recipe.flip), shift)
+
+
+def flip_subtract_tint(pixels, flip, mean, shift, out):
+    """out = pixels / 255 - mean, mirrored where flip is 1, + shift: uint8 (B, H, W, 3) to float32, compiled by `kernel()`."""
+    n, height, width = pixels.shape[:3]
+    rows, target = pixels.reshape(n, height, 3 * width), out.reshape(n, height, 3 * width)
+    centre, tint = mean.reshape(height, 3 * width), np.empty(3 * width, np.float32)
+    for b in range(n):
+        for x in range(width):
+            tint[3 * x : 3 * x + 3] = shift[b]
+        for y in range(height):
+            to, source, minus = target[b, y], rows[b, y], centre[y]
+            for k in range(3 * width):
+                to[k] = np.float32(source[k]) / np.float32(255) - minus[k] + tint[k]
+            if flip[b]:
+                for x in range(width // 2):
+                    for c in range(3):
+                        to[3 * x + c], to[3 * (width - 1 - x) + c] = to[3 * (width - 1 - x) + c], to[3 * x + c]
+
+
+@cache
+def kernel() -> Callable:
+    """`flip_subtract_tint`, compiled."""
+    return compiled(flip_subtract_tint)
+
+
+def placed(samples: np.ndarray, plan: Plan, size: int) -> np.ndarray:
+    """fast.CROP of a batch: its rectangles in the pixels of the stored photographs, whole ones, and within them."""
+    image, _, tall, wide = (samples[name] for name in samples.dtype.names)  # image, label, height and width of the source
+    place = rectangle(plan.scale, plan.top, plan.left, tall, wide, size)
+    rows = np.zeros(len(samples), fast.CROP)
+    for name in ("mode", "height", "width", "data_ptr"):
+        rows[name] = image[name]
+    sides = ("top", "bottom", place.top, place.height, "height"), ("left", "right", place.left, place.width, "width")
+    for first, last, begin, whole, side in sides:
+        length = rows[side].astype(int)
+        rows[first] = np.clip(np.rint(begin * length / whole), 0, length - 1)
+        rows[last] = np.clip(np.rint((begin + size) * length / whole), rows[first] + 1, length)
+    return rows
+
+
+def ffcv_batches(file, path: Path, plan: Plan, mean: np.ndarray, batch: int, workers: int) -> Iterator:
+    """The plan's samples out of an opened .beton file. Raises ValueError for ids it does not have, or a damaged JPEG in it."""
+    samples = file.reader.metadata
+    if len(plan.ids) and not 0 <= plan.ids.min() <= plan.ids.max() < len(samples):
+        raise ValueError(f"a plan's ids are not from 0 to {len(samples) - 1}.")
+
+    def finish(decode: Callable, where: np.ndarray) -> tuple[Tensor, Tensor]:
+        part = Plan(*(column[where] for column in plan))
+        rows = samples[part.ids]
+        try:
+            pixels = decode(np.arange(len(rows)), placed(rows, part, len(mean)))
+        except ValueError as error:
+            raise fast.damaged(path, f"{error}") from None
+        out = np.empty(pixels.shape, np.float32)
+        kernel()(pixels, part.flip, mean, part.shift, out)
+        return torch.from_numpy(out).permute(0, 3, 1, 2), torch.from_numpy(rows["f1"].copy())
+
+    return fast.batches(file, len(plan.ids), batch, workers, finish)
+
+
+def view(path: Path, scale: int, top: int, left: int, size: int) -> Tensor:
+    """The reference: a photograph decoded, resized (antialiased bilinear), cropped by `rectangle`: uint8 (3, size, size).
+
+    Raises ValueError, naming the file, if it cannot be decoded.
+    """
+    from torchvision.transforms.v2 import functional
+
+    image = decoded(path)
+    place = rectangle(scale, top, left, *image.shape[1:], size)
+    image = functional.resize(image, [int(place.height), int(place.width)], antialias=True)
+    return functional.crop(image, int(place.top), int(place.left), size, size)
+
+
+class _Photos(torch.utils.data.Dataset):
+    """A plan's samples one by one, out of the tree: resize, crop, subtract the mean, mirror, tint."""
+
+    def __init__(self, images: Tree, plan: Plan, mean: np.ndarray):
+        self.images, self.plan, self.mean = images, plan, torch.from_numpy(mean).permute(2, 0, 1)
+
+    def __len__(self) -> int:
+        return len(self.plan.ids)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        sample, scale, top, left, flip, shift = (a[i] for a in self.plan)
+        image = view(self.images.folder / self.images.names[sample], scale, top, left, self.mean.shape[1])
+        image = image / 255 - self.mean
+        image = image.flip(2) if flip else image
+        return image + torch.from_numpy(shift)[:, None, None], int(self.images.labels[sample])
+
+
+def torch_batches(images: Tree, plan: Plan, mean: np.ndarray, batch: int, workers: int) -> Iterator:
+    """The plan's samples through a torch Dataset and DataLoader."""
+    for x, labels in torch.utils.data.DataLoader(_Photos(images, plan, mean), batch, num_workers=workers):
+        yield x.contiguous(memory_format=torch.channels_last), labels
