@@ -237,5 +237,5 @@ def submit(recipes: list[Recipe], *, out: str | Path = "runs", jobs: int | None 
         with executor.batch():
             started = [executor.submit(worker) for _ in range(min(jobs or 1, len(worker.recipes)))]
     except RuntimeError as error:  # no srun, or sbatch says no
-        raise OSError(f"Slurm does not take the jobs: {in_a_line(error)}") from None
+        raise OSError(f"Slurm does not take the jobs: {' '.join(str(error).split())}") from None
     return [job.job_id for job in started]

@@ -73,7 +73,7 @@ def test_plan_counts_the_records_of_a_sweep_too(root, tmp_path):
 
 def test_claims_are_printed_or_put_between_the_marks_of_a_page(tmp_path):
     found = run("claims")
-    assert found.returncode == 0 and found.stdout.startswith("| scale")
+    assert found.returncode == 0 and found.stdout.startswith("| claim")
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- claims -->\nan older table\n<!-- /claims -->\nafter\n")
     assert run("claims", "--write", str(page)).returncode == 0

@@ -133,5 +133,5 @@ def test_what_slurm_refuses_is_one_sentence(slurm, tmp_path):
     file.write_text(SCRIPT.format(steps=100, out=str(tmp_path / "runs")))
     command = [sys.executable, str(file), "--executor", "slurm", "--partition", "none", "--gpus", "0"]
     refused = subprocess.run(command, env=slurm, capture_output=True, text=True)
-    assert refused.returncode == 1 and "invalid partition" in refused.stderr.splitlines()[-1]
+    assert refused.returncode == 1 and "invalid partition specified: none" in refused.stderr.splitlines()[-1]
     assert "Traceback" not in refused.stderr

@@ -196,7 +196,7 @@ def test_the_plan_holds_every_recorded_run():
 def test_the_most_valuable_come_first_seed_by_seed():
     runs = list(plan.planned("paper"))
     names = [(group.name, recipe.net_name, recipe.seed) for group, recipe in runs]
-    first = [("core", net, seed) for seed in (0, 1) for net in ("plain20", "plain56", "resnet20-A", "resnet56-A")]
+    first = [("core", net, seed) for seed in (0, 1) for net in ("plain20", "resnet20-A", "plain56", "resnet56-A")]
     assert names[:8] == first
     assert len({recipe.id for _, recipe in runs}) == len(runs)
 
