@@ -39,17 +39,17 @@ def values(notebooks):
 
 def paper():
     """paper:QUANTITY, as printed in the paper; 11.3e9 reads 11.3 billion."""
-    with (ROOT / "reslib" / "paper.csv").open(encoding="utf-8", newline="") as file:
+    with (ROOT / "reslib" / "evidence" / "paper.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return {f"paper:{r['quantity']}": r["value"].replace("e9", " billion").replace("e6", " million") for r in rows}
 
 
 def judged():
-    """What reslib.claims says of each claim, and of all of them in short."""
-    from reslib.claims import CLAIMS, KINDS, SPLIT, all_verdicts, claim_of, state, title
-    from reslib.counted import COUNTED
+    """What reslib.evidence.claims says of each claim, and of all of them in short."""
     from reslib.evidence import reruns, start
-    from reslib.rules import RULES
+    from reslib.evidence.claims import CLAIMS, KINDS, SPLIT, all_verdicts, claim_of, state, title
+    from reslib.evidence.counted import COUNTED
+    from reslib.evidence.rules import RULES
 
     rows = all_verdicts()
     rows["of"] = [claim_of(rule).id for rule in rows.claim]
@@ -119,8 +119,7 @@ def key_figure(path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from reslib import plots
-    from reslib.evidence import figures, reruns
+    from reslib.evidence import figures, plots, reruns
 
     plots.style()
     plt.rcParams.update({"svg.hashsalt": "reslib", "svg.fonttype": "none"})
@@ -179,8 +178,8 @@ def title(notebook):
 
 def evidence():
     from reslib import CIFAR
-    from reslib.comparison import unstarted
-    from reslib.plan import PLAN, SEEDS, changes, table
+    from reslib.evidence.comparison import unstarted
+    from reslib.evidence.plan import PLAN, SEEDS, changes, table
     from reslib.record import records
 
     rows = records()

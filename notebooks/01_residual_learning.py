@@ -35,7 +35,7 @@
 # %% tags=["parameters"]
 scale = "demo"  # "demo": demonstration, and the pocket runs replayed; "pocket", "night", "paper": that scale's runs
 depths = "20,56"  # layers of the nets compared, 6n+2 each, the shallowest first
-seeds = "0,1,2"  # of the runs; the verdicts' seeds are fixed in reslib/plan.py
+seeds = "0,1,2"  # of the runs; the verdicts' seeds are fixed in reslib/evidence/plan.py
 retrain = False  # True: carry out the runs of `scale` here (finished ones are kept, interrupted ones taken up)
 out_dir = "runs"  # folder for runs made here
 
@@ -54,10 +54,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy, relu
 
 import reslib
-from reslib import CIFAR, claims, comparison, data, parameters, plan, plots, probes, rules
-from reslib.evidence import audit, figures, reruns, start
+from reslib import CIFAR, data, probes
+from reslib.evidence import audit, claims, comparison, figures, parameters, plan, plots, reruns, rules, start
+from reslib.evidence.sweep import run_parallel
 from reslib.record import weights_sha256
-from reslib.sweep import run_parallel
 
 parameters.check(
     globals(),

@@ -29,7 +29,7 @@
 scale = "demo"  # "demo": demonstration, and the pocket runs replayed; "pocket", "night", "paper": that scale's runs
 depths = "20,56"  # layers of the nets compared, 6n+2 each, the shallowest first
 options = "none,A,B,C"  # shortcuts compared, two or more; "none": a plain net
-seeds = "0,1,2"  # of the runs; the verdicts' seeds are fixed in reslib/plan.py
+seeds = "0,1,2"  # of the runs; the verdicts' seeds are fixed in reslib/evidence/plan.py
 retrain = False  # True: carry out the runs of `scale` here (finished ones are kept, interrupted ones taken up)
 out_dir = "runs"  # folder for runs made here
 
@@ -54,11 +54,12 @@ from torch.nn.functional import conv2d, relu
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import reslib
-from reslib import CIFAR, IMAGENET, claims, comparison, counted, counts, data, parameters, plots, probes, resnet
+from reslib import CIFAR, IMAGENET, data, probes, resnet
+from reslib.evidence import claims, comparison, counted, counts, parameters, plots
+from reslib.evidence.sweep import run_parallel
 from reslib.machine import cpu_name
 from reslib.record import command, recorded
 from reslib.sgd import optimizer_for, train_step
-from reslib.sweep import run_parallel
 
 parameters.check(
     globals(),

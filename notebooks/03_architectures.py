@@ -45,8 +45,9 @@ from ipywidgets import SelectionSlider, interact
 from torch import nn
 
 import reslib
-from reslib import IMAGENET, claims, counted, counts, evaluation, parameters, plots
-from reslib.counts import shape_of
+from reslib import IMAGENET, evaluation
+from reslib.evidence import claims, counted, counts, parameters, plots
+from reslib.evidence.counts import shape_of
 from reslib.machine import cpu_name
 from reslib.resnet import BasicBlock, Bottleneck
 

@@ -46,9 +46,11 @@ from torch.nn.functional import relu
 from torchvision.transforms.v2.functional import resize
 
 import reslib
-from reslib import IMAGENET, bench, claims, counted, counts, evaluation, parameters, plots
+from reslib import IMAGENET, evaluation
+from reslib.bench import step as bench
 from reslib.data import photographs as photos
 from reslib.data.draws import photo_draws
+from reslib.evidence import claims, counted, counts, parameters, plots
 from reslib.resnet import IMAGENET_NETS
 
 parameters.check(

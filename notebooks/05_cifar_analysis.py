@@ -30,7 +30,7 @@
 scale = "demo"  # "demo": demonstration, and the pocket runs replayed; "pocket", "night", "paper": that scale's runs
 depths = "20,32,44,56,110"  # layers of the series of plain and residual nets, 6n+2 each, the shallowest first
 groups = "warm-up,start,longer,shallow,split,ambiguities,count,1202"  # further groups of the run plan; "none": the series alone
-seeds = "0,1,2"  # of the runs; the verdicts' seeds are fixed in reslib/plan.py
+seeds = "0,1,2"  # of the runs; the verdicts' seeds are fixed in reslib/evidence/plan.py
 retrain = False  # True: carry out the runs of `scale` here (finished ones are kept, interrupted ones taken up)
 out_dir = "runs"  # folder for runs made here
 
@@ -49,10 +49,11 @@ from IPython.display import Markdown, display
 from scipy import stats
 
 import reslib
-from reslib import CIFAR, claims, comparison, counts, data, parameters, plan, plots, rules
+from reslib import CIFAR, data
 from reslib.data import draws
+from reslib.evidence import claims, comparison, counts, parameters, plan, plots, rules
+from reslib.evidence.sweep import run_parallel
 from reslib.record import command, recorded
-from reslib.sweep import run_parallel
 
 FURTHER = ("warm-up", "start", "longer", "shallow", "split", "ambiguities", "count", "1202")
 parameters.check(

@@ -42,10 +42,12 @@ from IPython.display import Code, Markdown, display
 from sklearn.datasets import load_sample_images
 
 import reslib
-from reslib import CIFAR, IMAGENET, bench_load, data, parameters, plots
+from reslib import CIFAR, IMAGENET, data
+from reslib.bench import loading as bench_load
 from reslib.data import convert, fast
 from reslib.data import photographs as photos
 from reslib.data.draws import photo_draws
+from reslib.evidence import parameters, plots
 
 
 def at_least_one(value):

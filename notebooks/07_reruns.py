@@ -44,10 +44,9 @@ from IPython.display import Markdown, display
 from scipy import stats
 from statsmodels.stats.meta_analysis import combine_effects
 
-from reslib import claims, parameters, plots
-from reslib.comparison import interval, prediction
-from reslib.evidence import figures
+from reslib.evidence import claims, figures, parameters, plots
 from reslib.evidence import reruns as public
+from reslib.evidence.comparison import interval, prediction
 from reslib.evidence.reruns import told
 
 everything = public.reruns()

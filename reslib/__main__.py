@@ -125,7 +125,7 @@ def plan(
     out: Annotated[Path | None, typer.Option(help="a sweep's folder, whose records count too")] = None,
 ):
     """List every run that a claim or a table needs, the most valuable first, and how many of them are recorded."""
-    from .plan import PLAN, table
+    from .evidence.plan import PLAN, table
     from .record import load, records
 
     if out is not None and not out.is_dir():
@@ -158,8 +158,8 @@ def sweep(
     minutes: Annotated[int, typer.Option("--time", min=1, help="slurm: minutes of a job, after which it is requeued")] = 60,
 ):
     """Carry out what is missing of the plan; stop it at any time, and go on with the same command."""
-    from .plan import missing
-    from .sweep import run_parallel, submit
+    from .evidence.plan import missing
+    from .evidence.sweep import run_parallel, submit
 
     if executor not in ("local", "slurm"):
         raise ValueError(f"executor {executor!r} is unknown: use local or slurm.")
@@ -184,7 +184,7 @@ def step(depth: int = 20, size: Count = 32, batch: Count = 128, rounds: Count = 
          precision: Annotated[str, typer.Option(help="tf32, or bf16: of what `train` does")] = "tf32",
          device: Device = None, data_dir: Path | None = None):  # fmt: skip
     """The training step: what `train` does against the plain eager NCHW loop, in turn, in one run."""
-    from . import bench
+    from .bench import step as bench
     from .machine import device_of
 
     device = str(device_of(device))
@@ -209,9 +209,9 @@ def scaling(depths: str = "20,32,44,56,110", batches: str = "128", size: Count =
             threads: Count | None = None, precision: str = "tf32", device: Device = None,
             data_dir: Path | None = None):  # fmt: skip
     """The training step across depth and batch: how cost grows, and what share of the machine's ceilings it reaches."""
-    from . import bench
+    from .bench import step as bench
+    from .evidence.parameters import cifar_depths, whole_numbers
     from .machine import device_of
-    from .parameters import cifar_depths, whole_numbers
 
     device = str(device_of(device))
     if threads:
@@ -242,9 +242,9 @@ def load(
     write: Annotated[Path | None, typer.Option(help="folder for the record, e.g. notebooks/records/bench")] = None,
 ):
     """The loaders against plain torchvision + DataLoader, in turn, in one run."""
-    from . import bench_load
+    from .bench import loading as bench_load
+    from .evidence.parameters import whole_numbers
     from .machine import device_of
-    from .parameters import whole_numbers
 
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds is {seconds}: it must be above 0.")
@@ -280,7 +280,7 @@ def claims(
     write: Annotated[Path | None, typer.Option(help="put the summary into this file, between its claims marks")] = None,
 ):
     """Print the verdicts on the paper's claims, from the records."""
-    from .claims import summary, table
+    from .evidence.claims import summary, table
     from .files import renamed
     from .record import folder
 

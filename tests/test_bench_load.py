@@ -9,7 +9,7 @@ import torch
 from test_photographs import needs_ffcv, noise_tree
 
 import reslib
-from reslib import bench_load
+from reslib.bench import loading as bench_load
 
 
 def test_ratios_are_to_the_best_of_torchvision_in_the_same_round():

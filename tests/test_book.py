@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 import reslib
-from reslib.plan import planned
+from reslib.evidence.plan import planned
 
 pytest.importorskip("jupyter_book", reason="the book's packages are not installed")
 websocket = pytest.importorskip("websocket")
@@ -277,7 +277,7 @@ def test_the_status_page_says_what_was_run(sample):
 
 
 def test_every_claim_has_its_place(root):
-    from reslib.claims import CLAIMS
+    from reslib.evidence.claims import CLAIMS
 
     page = (root / "book" / "claims.md").read_text(encoding="utf-8")
     for claim in CLAIMS:

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 import reslib
-from reslib import CIFAR, claims, comparison, counted, rules
-from reslib.plan import PLAN, SEEDS, planned_seeds
+from reslib import CIFAR
+from reslib.evidence import claims, comparison, counted, rules
+from reslib.evidence.plan import PLAN, SEEDS, planned_seeds
 
 
 def fake_runs(errors, scale="pocket", times=1, changes=None, **environment):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reslib.claims import decide, direction
-from reslib.comparison import POWER, Part, interval, prediction
+from reslib.evidence.claims import decide, direction
+from reslib.evidence.comparison import POWER, Part, interval, prediction
 
 RNG = np.random.default_rng(20151210)
 

@@ -8,8 +8,9 @@ import torch
 import torchvision
 from torch import nn
 
-from reslib import cifar_resnet, claims, counted, counts, imagenet_plain, imagenet_resnet, plots
-from reslib.counts import shape_of
+from reslib import cifar_resnet, imagenet_plain, imagenet_resnet
+from reslib.evidence import claims, counted, counts, plots
+from reslib.evidence.counts import shape_of
 from reslib.resnet import BasicBlock, Bottleneck
 
 FIELDS = {18: 435, 34: 899, 50: 483, 101: 1027, 152: 1507}  # Araujo et al., "Computing Receptive Fields" (Distill, 2019)

@@ -10,7 +10,7 @@ from pathlib import Path
 import jupytext
 import pytest
 
-from reslib import parameters
+from reslib.evidence import parameters
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 FIRST, SECOND = NOTEBOOKS[:2]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-ROWS = list(csv.DictReader((Path(__file__).parents[1] / "reslib" / "paper.csv").read_text(encoding="utf-8").splitlines()))
+LINES = (Path(__file__).parents[1] / "reslib" / "evidence" / "paper.csv").read_text(encoding="utf-8").splitlines()
+ROWS = list(csv.DictReader(LINES))
 PAPER = {row["quantity"]: row for row in ROWS}
 LOCATOR = r"(Table [1-6]|Fig\. [1-7]|§\d(\.\d)?)( footnote \d| \(test set\))?"
 

@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from reslib import CIFAR, IMAGENET, Recipe
-from reslib.claims import paper
+from reslib.evidence.claims import paper
 
 
 def test_the_published_protocols():

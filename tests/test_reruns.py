@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reslib.comparison import interval, prediction
 from reslib.evidence import reruns as public
-from reslib.reported import paper
+from reslib.evidence.comparison import interval, prediction
+from reslib.evidence.reported import paper
 
 ROWS = list(csv.DictReader(files("reslib.evidence").joinpath("reruns.csv").read_text(encoding="utf-8").splitlines()))
 

@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from reslib import plots
-from reslib.evidence import start
+from reslib.evidence import plots, start
 
 FILE = "notebooks/records/start/slopes.json"
 

@@ -17,21 +17,22 @@ import pytest
 import torch
 
 import reslib
-from reslib import CIFAR, plan, records
-from reslib.plan import missing
+from reslib import CIFAR, records
+from reslib.evidence import plan
+from reslib.evidence.plan import missing
+from reslib.evidence.sweep import Worker, collect, run_parallel, submit
 from reslib.record import read
-from reslib.sweep import Worker, collect, run_parallel, submit
 
 SCRIPT = """
 from dataclasses import replace
-import reslib, reslib.plan, reslib.sweep
+import reslib, reslib.evidence.plan, reslib.evidence.sweep
 from reslib import CIFAR
 SHORT = dict(steps={steps}, milestones=(10, 15), eval_every=10)
-reslib.sweep.drawing_seconds = lambda: 0.2  # as on a terminal
-reslib.plan.SEEDS["demo"] = (0, 1)
+reslib.evidence.sweep.drawing_seconds = lambda: 0.2  # as on a terminal
+reslib.evidence.plan.SEEDS["demo"] = (0, 1)
 nets = tuple(replace(CIFAR, depth=depth, shortcut=None) for depth in (8, 14))
-reslib.plan.PLAN = (reslib.plan.Group("tiny", "C1", "", nets, scales=("demo",)),)
-reslib.plan.at = lambda group, recipe, scale: replace(recipe.at(scale), **SHORT)
+reslib.evidence.plan.PLAN = (reslib.evidence.plan.Group("tiny", "C1", "", nets, scales=("demo",)),)
+reslib.evidence.plan.at = lambda group, recipe, scale: replace(recipe.at(scale), **SHORT)
 if __name__ == "__main__":
     import sys
     from reslib.__main__ import main
@@ -113,7 +114,7 @@ def test_stopped_and_gone_on_with_everything_is_there_once(tmp_path):
 def test_two_sweeps_share_the_work(tmp_path, monkeypatch):
     """Each takes the runs that the other is not at; one that the other keeps is no failure."""
     recipes = [replace(CIFAR.at("demo"), depth=8, seed=seed) for seed in (1, 2)]
-    monkeypatch.setattr("reslib.sweep.LOCK_SECONDS", 1)
+    monkeypatch.setattr("reslib.evidence.sweep.LOCK_SECONDS", 1)
     held = "from pathlib import Path; import sys, time; from reslib.checkpoint import locked\n" \
            "with locked(Path(sys.argv[1]), sys.argv[2]): print(flush=True); time.sleep(600)"  # fmt: skip
     with subprocess.Popen([sys.executable, "-c", held, tmp_path, recipes[0].name], stdout=subprocess.PIPE) as other:

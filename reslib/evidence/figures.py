@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ..comparison import interval
-from ..plots import PALETTE
+from .comparison import interval
+from .plots import PALETTE
 from .reruns import RECIPES, name
 
 KINDS = {"plain": ("#b04a00", "s"), "resnet": ("#0b5394", "o")}  # colour and marker

@@ -19,9 +19,9 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 
-from ..comparison import interval
 from ..record import folder
-from ..reported import paper
+from .comparison import interval
+from .reported import paper
 
 FEWEST, SHARE = 3, 2 / 3
 RULE = """An author counts once. *Agrees*: at least two thirds of the authors have the claim's sign, and the 95 % t interval of

@@ -17,11 +17,11 @@ from statsmodels.stats.multitest import multipletests
 from torch import Tensor, nn
 
 from .. import data, probes
-from ..comparison import CONFIDENCE, POWER, Part
 from ..files import renamed
 from ..machine import environment
 from ..recipes import CIFAR
 from ..record import folder
+from .comparison import CONFIDENCE, POWER, Part
 
 DEPTHS = (20, 32, 44, 56, 110)
 SEEDS = tuple(range(100, 110))  # of the weights; each also takes its own 64 images

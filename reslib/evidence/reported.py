@@ -22,7 +22,7 @@ class Claim:
 
 
 def _table(name: str) -> list[dict[str, str]]:
-    with files("reslib").joinpath(name).open(encoding="utf-8", newline="") as lines:
+    with files(__package__).joinpath(name).open(encoding="utf-8", newline="") as lines:
         return list(csv.DictReader(lines))
 
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torchvision
 from torch import nn
 
+from ..record import load
+from ..resnet import Bottleneck, cifar_plain, cifar_resnet, imagenet_plain, imagenet_resnet
 from .counts import layers, multiply_adds, parameters, shape_of
-from .record import load
-from .resnet import Bottleneck, cifar_plain, cifar_resnet, imagenet_plain, imagenet_resnet
 
 
 class Counted(NamedTuple):

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .recipes import CIFAR, Recipe
-from .record import folder, read
+from ..recipes import CIFAR, Recipe
+from ..record import folder, read
 
 SEEDS = {"pocket": (0, 1, 2), "night": (0, 1, 2), "paper": (0, 1, 2, 3, 4)}
 """The seeds of the evidence, fixed beforehand. Pilots use 1000 and above; `demo` runs are demonstrations, never judged."""

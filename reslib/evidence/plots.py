@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
-from .recipes import Recipe
+from ..recipes import Recipe
 
 PALETTE = {
     20: "#e69f00",

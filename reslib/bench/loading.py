@@ -23,12 +23,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import bench, data
-from .data import convert, fast, tree
-from .files import renamed
-from .machine import environment
-from .recipes import CIFAR, IMAGENET
-from .record import folder as records_folder
+from .. import data
+from ..data import convert, fast, tree
+from ..files import renamed
+from ..machine import environment
+from ..recipes import CIFAR, IMAGENET
+from ..record import folder as records_folder
+from . import step as bench
 
 SCHEMA = 1
 SETS = {"photographs, scales 256 to 480": ((256, 480), ("raw 480", "jpg 480")), "photographs, 256": ((256, 256), ("raw 256",))}

@@ -12,11 +12,12 @@ from scipy import stats
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from . import counts, data, machine
-from .cuda_graph import GraphedStep
-from .recipes import CIFAR
-from .resnet import cifar_resnet
-from .sgd import in_bf16, optimizer_for, train_step
+from .. import data, machine
+from ..cuda_graph import GraphedStep
+from ..evidence import counts
+from ..recipes import CIFAR
+from ..resnet import cifar_resnet
+from ..sgd import in_bf16, optimizer_for, train_step
 
 PLAIN, EAGER, COMPILED, GRAPH = "eager NCHW", "channels_last", "channels_last, compiled", "CUDA graph"
 SCRIPT = "usual script"

@@ -9,9 +9,9 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
+from ..recipes import Recipe
+from ..record import Record
 from .plan import planned_seeds, residual
-from .recipes import Recipe
-from .record import Record
 
 STARTED = 80.0  # percent; a net has started when its running training error is below (section 4.2's own mark)
 SLACK = 0.2  # points of error on the wrong side that contradict nothing: Table 6's smallest step

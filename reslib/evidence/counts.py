@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .resnet import ZeroPadding
+from ..resnet import ZeroPadding
 
 KINDS = {
     nn.Conv2d: "conv", nn.Linear: "fc", nn.BatchNorm2d: "bn", nn.MaxPool2d: "max pool", nn.ReLU: "relu",

@@ -10,11 +10,10 @@ from collections.abc import Iterable
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
-from . import counted
+from ..record import records
+from . import counted, reruns, start
 from .comparison import CONFIDENCE, POWER, Part, Runs
-from .evidence import reruns, start
 from .plan import SEEDS
-from .record import records
 from .reported import CLAIMS, Claim, paper
 from .rules import RULES
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from ..record import Record
 from .comparison import STARTED, Part, Runs, steps_to, test_error, train_error
 from .plan import plain, planned_seeds, residual
-from .record import Record
 
 HEALTHY = 2.0  # C3: decades, either way, within which the gradient of the first layers counts as healthy
 ADVANTAGE = 1.0  # C12: points of training error below which an advantage counts as none

@@ -6,7 +6,7 @@ papermill itself only warns of an unknown name, and passes lists given by `-p` a
 import ast
 from collections.abc import Callable
 
-from . import resnet
+from .. import resnet
 
 
 class ParameterError(ValueError):

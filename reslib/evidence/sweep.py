@@ -23,13 +23,13 @@ from types import SimpleNamespace
 import torch
 from tqdm.auto import tqdm
 
-from . import data, machine
-from .checkpoint import LOCK_SECONDS, STOPS, BusyError, between_steps
-from .files import drawing_seconds, renamed, writable
-from .machine import device_of, in_a_line
+from .. import data, machine
+from ..checkpoint import LOCK_SECONDS, STOPS, BusyError, between_steps
+from ..files import drawing_seconds, renamed, writable
+from ..machine import device_of, in_a_line
+from ..recipes import Recipe
+from ..trainer import Trainer
 from .plan import on_record, work
-from .recipes import Recipe
-from .trainer import Trainer
 
 RUNS_ON_A_GPU = 4  # at once, where `jobs` does not say; not measured yet
 STOP_SECONDS = 60  # for a worker to finish its iteration and save
