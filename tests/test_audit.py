@@ -209,7 +209,7 @@ def test_what_name_and_source_leave_open_the_training_images_decide(few, tmp_pat
     source = Source(mean=0.5, std=0.25)
     assert measure(folder / "net.pt", folder, source).net == "resnet8-A"  # none is good: the first
     errors = iter([90.0, 88.0, 10.0])
-    monkeypatch.setattr(auditing.testing, "evaluate", lambda net, batches: {"top1_error": next(errors)})
+    monkeypatch.setattr(auditing.evaluation, "evaluate", lambda net, batches: {"top1_error": next(errors)})
     tensors, _ = read_weights(folder / "net.pt")
     assert auditing.choose("net.pt", source, tensors, [])[:2] == (None, None)
     assert auditing.choose("resnet.pt", replace(source, zero_channels="around"), tensors, [])[:2] == ("A", "around")
@@ -275,7 +275,7 @@ def test_published_nets_have_the_test_error_that_their_sources_report(cifar, pub
     assert (said["final"], said["best"]) == (final, best)
     test = auditing.data.images(auditing.CIFAR, train=False, data_dir=cifar)
     few = [next(auditing.batches(test, about))]
-    error = auditing.testing.evaluate(
+    error = auditing.evaluation.evaluate(
         auditing.choose(net, about, tensors, few)[2], auditing.batches(test, about)
     )["top1_error"]  # fmt: skip
     assert error == pytest.approx(final, abs=0.02)  # two images: another processor adds up in another order
