@@ -98,7 +98,7 @@ def minus(text):
 
 
 def sentence(text):
-    return f"{text[0].upper()}{text[1:].rstrip('.')}."
+    return text[0].upper() + text[1:] + "." * (not text.endswith((".", ".)")))
 
 
 def verdict(row, title):

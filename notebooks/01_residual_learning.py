@@ -114,8 +114,8 @@ say(public[["claim", "paper", "ours", "verdict"]].to_markdown(index=False))
 # Where these numbers come from, and how far such a collection can be trusted, is the subject of the
 # [chapter on public reruns](07_reruns.ipynb). What follows makes the same experiment here, at scales that need no GPU.
 #
-# **Prediction (C1).** The training error of plain-56, paired over seeds with that of plain-20, lies above it, and the 95 %
-# interval of the difference excludes zero.
+# **Prediction (C1).** The training error of plain-56 lies above that of plain-20: over several seeds, the 95 % interval of the
+# difference excludes zero.
 #
 # These are the nets, and the protocol is section 4.2's. An experiment is a recipe, and a recipe is plain configuration:
 

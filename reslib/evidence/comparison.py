@@ -150,8 +150,10 @@ class Part:
         return next((n for n in range(2, 1_000) if self.power(n) >= POWER), 1_000)
 
     def __str__(self) -> str:
-        if not self.n:
-            return f"{self.what} no run yet"
+        if not self.n:  # what is there, all the same
+            sides = [side for side in (self.values, self.other) if side is not None]
+            told = [f"{np.mean(side):.3g} (n = {len(side)})" if len(side) else "no run yet" for side in sides]
+            return f"{self.what} {' less '.join(told)}"
         numbers = (self.estimate, *self.interval())
         mean, low, high = (f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}" for x in numbers)
         spread = f" [{low}, {high}]" if self.n > 1 else ""
