@@ -13,13 +13,16 @@ import os
 import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from torch import nn
 
 from .files import renamed
 from .recipes import Recipe
+
+if TYPE_CHECKING:  # a second to import, and training needs none of it
+    import pandas as pd
 
 SCHEMA = 1
 COLUMNS = ("step", "lr", "train_error", "train_loss", "test_error", "test_loss")
@@ -56,12 +59,16 @@ class Record:
         """The predicted classes of the test images, uint8 (n,), in their order."""
         return unpack(self.test_predictions)
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self) -> "pd.DataFrame":
         """The curve, one row a logged step."""
+        import pandas as pd
+
         return pd.DataFrame(self.curve).astype(dict.fromkeys(COLUMNS[1:], float))
 
-    def probe_frame(self) -> pd.DataFrame:
+    def probe_frame(self) -> "pd.DataFrame":
         """The probes, one row a step and layer; `depth` counts the layers from 1, the stem."""
+        import pandas as pd
+
         rows = [pd.DataFrame(p).assign(depth=range(1, len(p["layer"]) + 1)) for p in self.probes]
         return pd.concat(rows, ignore_index=True)
 
@@ -198,10 +205,12 @@ def load(where=None) -> list[Record]:
     return where if isinstance(where, list) else [read(p) for p in sorted(Path(where or folder()).glob("*.json"))]
 
 
-def records(where=None) -> pd.DataFrame:
+def records(where=None) -> "pd.DataFrame":
     """One row a run of a folder (default: the evidence) or of a list of records.
 
     Columns: the recipe's fields, the final values, best_on_test, seconds, commit, dirty, n test images."""
+    import pandas as pd
+
     rows = [
         {"name": r.name, "recipe_id": r.recipe_id, "net": r.recipe.net_name, **r.recipe.as_dict(),
          "shortcut": r.recipe.shortcut or "none", **r.final,
@@ -214,8 +223,10 @@ def records(where=None) -> pd.DataFrame:
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
 
 
-def curves(where=None) -> pd.DataFrame:
+def curves(where=None) -> "pd.DataFrame":
     """One row a logged step of every run: name, net, depth, shortcut, scale, seed and the columns of a curve."""
+    import pandas as pd
+
     frames = [
         r.frame().assign(name=r.name, net=r.recipe.net_name, depth=r.recipe.depth, shortcut=r.recipe.shortcut or "none",
                          scale=r.recipe.scale, seed=r.recipe.seed)

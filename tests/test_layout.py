@@ -1,6 +1,8 @@
 """The house: imports run one way, from what judges and draws down to the nets, and no file is a wall of text."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,11 @@ def test_no_function_is_over_60_lines(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno < 60, f"{path.name}: {node.name}"
+
+
+def test_importing_reslib_is_light():
+    """What draws, judges and reads through FFCV is loaded when it is needed."""
+    heavy = ("matplotlib", "pandas", "seaborn", "ffcv", "numba", "scipy", "statsmodels")
+    code = f"import reslib, sys; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=RESLIB.parent)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
