@@ -297,26 +297,6 @@ def test_a_page_may_not_ask_for_what_nobody_knows(build):
         build.pages.fill("{{ paper:table6.resnet21 }}", {})
 
 
-@pytest.mark.parametrize(
-    ("said", "status", "again"), [("3 planned runs", 0, True), ("0 planned runs", 0, False), ("", 1, False)]
-)
-def test_the_job_script_is_queued_again_until_nothing_is_missing(said, status, again, root, tmp_path):
-    script = re.search(r"```bash\n(.*?)```", (root / "book" / "rerun.md").read_text(), re.S)[1]
-    fakes = {
-        "srun": f"echo on $*; echo {said} are still missing; exit {status}",
-        "scontrol": "echo $* >again",
-        "nvidia-cuda-mps-control": "exit 1",
-        ".venv/bin/activate": "",
-    }
-    for name, does in fakes.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
-        (tmp_path / name).chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7"}
-    assert subprocess.run(["bash"], input=script, text=True, cwd=tmp_path, env=environment).returncode == status
-    assert (tmp_path / "again").exists() == again and (not again or (tmp_path / "again").read_text() == "requeue 7\n")
-
-
 @pytest.mark.parametrize("name, text, found", [
     ("a.html", '<script src="https://cdn.example/x.js"></script>', True),
     ("a.html", '<link rel="stylesheet" href="//cdn.example/x.css">', True),
