@@ -27,6 +27,11 @@ def test_nets_of_different_architecture_are_compared_by_welch():
     assert pair.interval() == pytest.approx(tuple(stats.ttest_rel(one, two[:3]).confidence_interval(0.95)))
 
 
+def test_equal_values_of_one_net_are_compared_without_a_warning():
+    part = Part("x", (1000.0, 1000.0), (1400.0, 1200.0), side=-1)
+    assert part.outcome == "open" and part.interval()[0] < part.estimate < part.interval()[1]
+
+
 @pytest.mark.parametrize(
     ("values", "side", "outcome"),
     [

@@ -1,6 +1,7 @@
 """How recorded runs are compared: one comparison and its statistics (Part), and the runs that may take part in it (Runs)."""
 
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -77,7 +78,9 @@ class Part:
     def test(self, at: float = 0.0, alternative: str = "two-sided"):
         """scipy's t test that the difference is `at`."""
         if self.other is not None and self.compare == "welch":
-            return stats.ttest_ind(np.subtract(self.values, at), self.other, equal_var=False, alternative=alternative)
+            with warnings.catch_warnings():  # runs of one net may well reach an error at the same iteration
+                warnings.filterwarnings("ignore", "Precision loss occurred", RuntimeWarning)
+                return stats.ttest_ind(np.subtract(self.values, at), self.other, equal_var=False, alternative=alternative)
         return stats.ttest_1samp(self.differences(), at, alternative=alternative)
 
     def differences(self) -> np.ndarray:
