@@ -1,6 +1,7 @@
 """One JSON file a run: written beside and renamed, read with every check, and laid out as DataFrames.
 
-    cifar10-resnet56-A-paper-s0-1f3a9c2e.json     the end is the recipe's id
+    cifar10-resnet56-A-paper-s0-1f3a9c2e.json           the end is the recipe's id
+    cifar10-resnet56-A-paper-s0-1f3a9c2e.safetensors    the weights it ended with; Record.net() builds the net with them
 
 `replay(recipe)` returns the recorded run of a recipe; `records()` one row a run, `curves()` one row a logged step.
 """
@@ -13,13 +14,14 @@ import os
 import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from torch import nn
 
 from .files import renamed
 from .recipes import Recipe
+from .weights import trained_net, write_weights
 
 if TYPE_CHECKING:  # a second to import, and training needs none of it
     import pandas as pd
@@ -47,6 +49,7 @@ class Record:
     weights_sha256: str
     schema: int = SCHEMA
     recipe_id: str = field(default="")
+    path: ClassVar[Path | None] = None  # of the file, once it is written or read
 
     def __post_init__(self):
         self.recipe_id = self.recipe_id or self.recipe.id
@@ -58,6 +61,22 @@ class Record:
     def predictions(self) -> np.ndarray:
         """The predicted classes of the test images, uint8 (n,), in their order."""
         return unpack(self.test_predictions)
+
+    def net(self) -> nn.Module:
+        """The trained net, on the CPU, in test mode, from the weights beside the record.
+
+        Raises FileNotFoundError, with the command that makes them, where there are none (the book's records come without);
+        ValueError if they are damaged, or another run's.
+        """
+        path = self.path and self.path.with_suffix(".safetensors")
+        if path is None or not path.is_file():
+            here = "" if path is None or path.parent == folder() else f"--anew --out {path.parent}"
+            raise FileNotFoundError(f"no weights of {self.name} beside its record: they are made by `"
+                                    f"{command(self.recipe, here or '--out runs')}`, and lie beside that run's.")  # fmt: skip
+        net = trained_net(self.recipe, path)
+        if weights_sha256(net) != self.weights_sha256:
+            raise ValueError(f"{path} holds the weights of another run than {self.path.name}: delete it, or make both again.")
+        return net
 
     def frame(self) -> "pd.DataFrame":
         """The curve, one row a logged step."""
@@ -110,8 +129,11 @@ def unpack(packed: str) -> np.ndarray:
     return np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.uint8)
 
 
-def write(record: Record, folder: str | Path) -> Path:
-    """Write a record under its name into `folder`; a crash leaves the old file or the new one. Raises ValueError on NaN."""
+def write(record: Record, folder: str | Path, net: nn.Module | None = None) -> Path:
+    """Write a record under its name into `folder`, and the net's weights beside it, before it.
+
+    A crash leaves the old file or the new one. Raises ValueError on NaN.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record.name}.json"
@@ -121,8 +143,11 @@ def write(record: Record, folder: str | Path) -> Path:
         lines = [f" {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in values.items()]
     except ValueError:
         raise ValueError(f"{path.name}: the record holds NaN or infinity and was not written.") from None
+    if net is not None:
+        write_weights(net, record.recipe, path.with_suffix(".safetensors"))
     with renamed(path) as file:
         file.write(("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    record.path = path
     return path
 
 
@@ -162,6 +187,7 @@ def read(path: str | Path) -> Record:
         for part, names in NEEDED.items():
             if lacking := [name for name in names if name not in getattr(record, part)]:
                 raise ValueError(f"its {part} lacks {lacking[0]!r}")
+        record.path = path
     except KeyError as error:
         raise ValueError(f"{path} is not a readable record: {error} is missing. Moved away, it can be made again.") from None
     except (AttributeError, TypeError, ValueError, zlib.error) as error:  # JSON's and Unicode's errors are ValueErrors
@@ -190,14 +216,14 @@ def recorded(recipes: list[Recipe]) -> tuple[list[Record], list[Recipe]]:
     return [replay(recipe) for recipe in recipes if recipe not in missing], missing
 
 
-def command(recipe: Recipe) -> str:
-    """The shell command that carries out a recipe and records it."""
+def command(recipe: Recipe, where: str = "--out notebooks/records") -> str:
+    """The shell command that carries out a recipe and records it, in the folder that `where` says."""
     base = Recipe().at(recipe.scale).as_dict()
     changed = {k: v for k, v in recipe.as_dict().items() if v != base[k]}
     words = [f"python -m reslib train --scale {recipe.scale}"]
     words += [f"--{name} {changed.pop(name) or 'none'}" for name in ("depth", "shortcut", "seed") if name in changed]
     words += [f"--set '{name}={json.dumps(value)}'" for name, value in changed.items()]
-    return " ".join([*words, "--out notebooks/records"])
+    return " ".join([*words, where])
 
 
 def load(where=None) -> list[Record]:

@@ -46,7 +46,7 @@ def stream(recipe: Recipe, step: int, **where) -> Iterator[tuple[Tensor, Tensor]
 
 def train(recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume: bool = True, device=None,
           backend: str = "auto", steps_done=None) -> Record:  # fmt: skip
-    """Carry out a recipe and write its record into `out_dir`; returns the record.
+    """Carry out a recipe and write its record and weights into `out_dir`; returns the record: its `net()` is the trained net.
 
     resume: take up the checkpoint in `out_dir`, if there is one, with its number of threads; a finished run is only read.
     device=None: a GPU if there is one. steps_done: a shared number whose `value` is kept at the iterations done, instead of a
@@ -270,7 +270,7 @@ class Trainer:
             final={"step": state.step, **short(final), **running, **warm}, best_on_test=state.best, probes=state.probes,
             test_predictions=pack(predicted.numpy()), curve=state.curve, weights_sha256=weights_sha256(self.net),
         )  # fmt: skip
-        write(record, self.out_dir)
+        write(record, self.out_dir, self.net)
         self.checkpoint.unlink(missing_ok=True)
         return record
 

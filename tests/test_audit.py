@@ -17,8 +17,9 @@ from reslib.data import Images
 from reslib.evidence import audit as auditing
 from reslib.evidence.audit import MEASURED, Audit, audit_folder, audits, measure, read_audit, write_audit
 from reslib.evidence.published import Source, describe, reported
-from reslib.evidence.weights import read_weights, readings, zeros_last
+from reslib.evidence.weights import readings, zeros_last
 from reslib.resnet import ZeroPadding
+from reslib.weights import read_weights
 
 
 def random_net(shortcut="A", depth=8, seed=0):

@@ -1,6 +1,7 @@
 """Records: what is written is read, what is damaged is refused by name; the evidence in the book is sound."""
 
 import json
+import shutil
 import subprocess
 from dataclasses import replace
 from datetime import datetime
@@ -11,6 +12,7 @@ import pytest
 import reslib
 from reslib import CIFAR
 from reslib.record import COLUMNS, command, folder, load, read, write
+from reslib.weights import read_weights, recipe_of
 
 TINY = replace(replace(CIFAR, depth=8, shortcut=None).at("demo"), steps=10, milestones=(5,), eval_every=5)
 
@@ -27,6 +29,33 @@ def test_round_trip(path, tmp_path):
     assert read(write(record, tmp_path)) == record and record.recipe == TINY
     assert (tmp_path / path.name).read_bytes() == path.read_bytes()
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_weights_are_kept_beside_the_record(path, tmp_path):
+    record = reslib.train(TINY, out_dir=path.parent)  # finished: only read
+    net = record.net()
+    found = reslib.evaluate(net, reslib.loader(TINY, "test"))
+    assert found["top1_error"] == pytest.approx(record.final["test_error"], abs=1e-3) and not net.training
+    weights = path.with_suffix(".safetensors")
+    assert recipe_of(weights) == TINY and read_weights(weights)[0].keys() == {k for k, t in net.state_dict().items() if t.dim()}
+    alone = read(shutil.copy(path, tmp_path))
+    with pytest.raises(FileNotFoundError, match=f"train --scale demo --depth 8 .* --anew --out {tmp_path}`"):
+        alone.net()
+    shutil.copy(weights, tmp_path)
+    assert alone.net().fc.weight.equal(net.fc.weight)
+    reslib.train(replace(TINY, seed=1), out_dir=tmp_path / "other")
+    shutil.copy(next((tmp_path / "other").glob("*.safetensors")), tmp_path / weights.name)
+    with pytest.raises(ValueError, match=f"{weights.name} holds the weights of another run"):
+        alone.net()
+    (tmp_path / weights.name).write_bytes(weights.read_bytes()[:999])
+    with pytest.raises(ValueError, match=f"{weights.name} does not hold the weights of digits-plain8") as error:
+        alone.net()
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_the_book_s_records_come_without_weights():
+    with pytest.raises(FileNotFoundError, match="python -m reslib train --scale paper .*--out runs`"):
+        reslib.replay(CIFAR).net()
 
 
 def edited(path, tmp_path, edit):

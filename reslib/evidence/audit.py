@@ -29,8 +29,9 @@ from ..recipes import CIFAR
 from ..record import folder as records_folder
 from ..record import pack, refuse_constant, short, unpack
 from ..trainer import fingerprint
+from ..weights import SUFFIXES, read_weights
 from .published import Source, describe, name_of, reported
-from .weights import SUFFIXES, read_weights, readings
+from .weights import readings
 
 KIND, SCHEMA = "audit", 1
 TOLERANCE = 0.005  # percent: half an image of 10,000, so a report with two decimals is met exactly or not at all

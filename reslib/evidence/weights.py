@@ -1,60 +1,11 @@
-"""Published weights in reslib's own CIFAR nets: files read, tensors matched, the zero channels of option A put last."""
+"""Published weights in reslib's own CIFAR nets: tensors matched, the zero channels of option A put last."""
 
-import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from ..resnet import ZeroPadding, cifar_resnet
-
-SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors", ".tar", ".th")
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights", "params")
-BEST = ("best_prec1", "best_acc1", "best_acc")  # a checkpoint's own note: best test accuracy, in percent or as a fraction
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
-
-
-def read_weights(path: Path) -> tuple[dict[str, Tensor], float | None]:
-    """The parameters and BN statistics of a file, float32, by name, in its order; its best test error in percent, or None.
-
-    A wrapper such as {"state_dict": ...} and prefixes common to all names ("module.") are taken off. No code of the file
-    is run. Raises ValueError, naming the file, if it is damaged or holds anything but finite tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            found = read_safetensors(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever damage makes torch or JSON raise
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ValueError(f"{path} holds no weights that can be read without running its code: {reason}") from None
-    best = None
-    if isinstance(found, Mapping):
-        accuracy = next((float(found[key]) for key in BEST if isinstance(found.get(key), int | float)), None)
-        best = None if accuracy is None else round(100 - accuracy * (100 if accuracy <= 1 else 1), 4)
-        found = next((found[key] for key in WRAPPERS if isinstance(found.get(key), Mapping)), found)
-    if not isinstance(found, Mapping) or not found or not all(isinstance(t, Tensor) for t in found.values()):
-        raise ValueError(f"{path} holds no state dict: a mapping of names to tensors, alone or under {', '.join(WRAPPERS)}.")
-    while len({name.partition(".")[0] for name in found}) == 1 and all("." in name for name in found):
-        found = {name.partition(".")[2]: t for name, t in found.items()}
-    tensors = {name: t.float() for name, t in found.items() if t.dim()}  # no counters of batches
-    if not all(t.isfinite().all() for t in tensors.values()):
-        raise ValueError(f"{path} holds NaN or infinity.")
-    return tensors, best
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file: the header's length in 8 bytes, the header in JSON, then the bytes."""
-    raw = path.read_bytes()
-    start = 8 + int.from_bytes(raw[:8], "little")
-    tensors = {}
-    for name, note in json.loads(raw[8:start]).items():
-        if name != "__metadata__":
-            first, last = note["data_offsets"]
-            values = torch.frombuffer(bytearray(raw[start + first : start + last]), dtype=DTYPES[note["dtype"]])
-            tensors[name] = values.reshape(note["shape"])
-    return tensors
 
 
 def fitted(tensors: dict[str, Tensor], depth: int, shortcut: str | None) -> nn.Module | None:

@@ -1,0 +1,86 @@
+"""Weights in files: a run's own, kept beside its record as NAME.safetensors, and those of others, in whatever wrapper.
+
+No code of a file is ever run.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from .files import renamed
+from .recipes import Recipe
+
+SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors", ".tar", ".th")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights", "params")
+BEST = ("best_prec1", "best_acc1", "best_acc")  # a checkpoint's own note: best test accuracy, in percent or as a fraction
+
+
+def write_weights(net: nn.Module, recipe: Recipe, path: Path) -> None:
+    """Parameters and buffers in safetensors' format, with the recipe in its header; a crash leaves the old file or the new."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in net.state_dict().items()}
+    data = save(tensors, {"format": "pt", "recipe": json.dumps(recipe.as_dict())})
+    with renamed(path) as file:
+        file.write(data)
+
+
+def recipe_of(path: Path) -> Recipe | None:
+    """The recipe whose run left a .safetensors file; None if none is named in it."""
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            note = (file.metadata() or {}).get("recipe")
+        return note and Recipe.from_dict(json.loads(note))
+    except OSError:
+        raise
+    except Exception as error:  # safetensors has its own, JSON another
+        raise ValueError(f"{path} is damaged, or of another version of reslib: {error}") from None
+
+
+def trained_net(recipe: Recipe, path: Path) -> nn.Module:
+    """The recipe's net with the weights of its run, in test mode. Raises ValueError, naming the file, if they do not fit."""
+    net = recipe.net()
+    try:
+        tensors = load_file(path)
+        if (classes := len(tensors["fc.bias"])) != net.fc.out_features:  # photographs of any number of classes
+            net.fc = nn.Linear(net.fc.in_features, classes)
+        net.load_state_dict(tensors)
+    except OSError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{path} does not hold the weights of {recipe.name}: {reason}") from None
+    return net.eval()
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], float | None]:
+    """The parameters and BN statistics of a file, float32, by name, in its order; its best test error in percent, or None.
+
+    A wrapper such as {"state_dict": ...} and prefixes common to all names ("module.") are taken off. Raises ValueError,
+    naming the file, if it is damaged or holds anything but finite tensors.
+    """
+    try:
+        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is no file: give a file of weights.") from None
+    except Exception as error:  # whatever damage makes torch or safetensors raise
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path} holds no weights that can be read without running its code: {reason}") from None
+    best = None
+    if isinstance(found, Mapping):
+        accuracy = next((float(found[key]) for key in BEST if isinstance(found.get(key), int | float)), None)
+        best = None if accuracy is None else round(100 - accuracy * (100 if accuracy <= 1 else 1), 4)
+        found = next((found[key] for key in WRAPPERS if isinstance(found.get(key), Mapping)), found)
+    if not isinstance(found, Mapping) or not found or not all(isinstance(t, Tensor) for t in found.values()):
+        raise ValueError(f"{path} holds no state dict: a mapping of names to tensors, alone or under {', '.join(WRAPPERS)}.")
+    while len({name.partition(".")[0] for name in found}) == 1 and all("." in name for name in found):
+        found = {name.partition(".")[2]: t for name, t in found.items()}
+    tensors = {name: t.float() for name, t in found.items() if t.dim()}  # no counters of batches
+    if not all(t.isfinite().all() for t in tensors.values()):
+        raise ValueError(f"{path} holds NaN or infinity.")
+    return tensors, best
