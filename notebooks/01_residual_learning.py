@@ -49,14 +49,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import Markdown, display
 from torch import nn
 from torch.nn.functional import cross_entropy, relu
 
 import reslib
-from reslib import CIFAR, data, probes
-from reslib.evidence import audit, claims, comparison, figures, parameters, plan, plots, reruns, rules, start
-from reslib.evidence.sweep import run_parallel
+from reslib import CIFAR, probes
+from reslib.evidence import audit, chapter, claims, comparison, figures, parameters, plan, plots, reruns, rules, start
 from reslib.record import weights_sha256
 
 parameters.check(
@@ -67,7 +65,7 @@ parameters.check(
     retrain=parameters.flag,
     out_dir=Path,
 )
-runs_scale = "pocket" if scale == "demo" and not retrain else scale
+runs_scale = chapter.scale_of_runs(scale, retrain)
 shallow, deep = depths[0], depths[-1]
 planned = [
     replace(CIFAR, depth=depth, shortcut=shortcut, seed=seed).at(runs_scale)
@@ -75,18 +73,11 @@ planned = [
     for depth in depths
     for seed in seeds
 ]
-if retrain:  # what is missing or damaged stops the run here, before any work
-    data.images(planned[0], train=True)
-else:
-    runs = [reslib.replay(recipe) for recipe in planned]
+runs, missing = chapter.gather(planned, retrain, out_dir)
 paper = claims.paper()
 plots.style()
 torch.set_num_threads(1)  # what is live here is too small to be shared out
-
-
-def say(text):
-    display(Markdown(text))
-
+say = chapter.say
 
 # %% [markdown]
 # ## Degradation
@@ -171,11 +162,6 @@ _ = figure.suptitle(plots.about(CIFAR.at("demo"), 1))
 # Now the evidence: real CIFAR-10, recorded runs, each seed a new initialisation and a new order of images.
 
 # %%
-if retrain:
-    if failed := run_parallel(sorted(planned, key=lambda recipe: -recipe.depth), out=out_dir):  # the longest first
-        raise RuntimeError("; ".join(failed))
-    runs = [reslib.train(recipe, out_dir=out_dir) for recipe in planned]  # finished: they are only read
-
 table, curves = reslib.records(runs), reslib.curves(runs)
 about = plots.about(planned[0], len(seeds))
 
@@ -685,11 +671,10 @@ costs.groupby("net")[columns].mean().style.set_caption(f"Points of error, mean o
 say(claims.listed(("C1", "C21", "C5", "C3"), runs_scale, table))
 
 # %% [markdown]
-# Where these numbers come from:
+# Where these numbers come from, and what is planned and not recorded:
 
 # %% tags=["hide-output"]
-for run in runs:
-    print(run.provenance())
+chapter.report(runs, missing)
 
 # %% [markdown]
 # ## What was not tested, and why

@@ -47,7 +47,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import Markdown, display
 from scipy import optimize, stats
 from torch import nn
 from torch.nn.functional import conv2d, relu
@@ -55,10 +54,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import reslib
 from reslib import CIFAR, IMAGENET, data, probes, resnet
-from reslib.evidence import claims, comparison, counted, counts, parameters, plots
-from reslib.evidence.sweep import run_parallel
+from reslib.evidence import chapter, claims, comparison, counted, counts, parameters, plots
 from reslib.machine import cpu_name
-from reslib.record import command, recorded
 from reslib.sgd import optimizer_for, train_step
 
 parameters.check(
@@ -70,7 +67,7 @@ parameters.check(
     retrain=parameters.flag,
     out_dir=Path,
 )
-runs_scale = "pocket" if scale == "demo" and not retrain else scale
+runs_scale = chapter.scale_of_runs(scale, retrain)
 deep = depths[-1]
 kinds = dict.fromkeys([*((option, 2) for option in options), ("none", 2), ("A", 1)])  # the last two: C12
 planned = [
@@ -79,19 +76,12 @@ planned = [
     for depth in depths
     for seed in seeds
 ]
-if retrain:  # what is missing or damaged stops the run here, before any work
-    data.images(planned[0], train=True)
-else:
-    runs, missing = recorded(planned)
+runs, missing = chapter.gather(planned, retrain, out_dir)
 paper = claims.paper()
 ERRORS = {"train_error": "training error", "test_error": "test error"}  # a record's names for them
 plots.style()
 torch.set_num_threads(1)  # what is live here is too small to be shared out
-
-
-def say(text):
-    display(Markdown(text))
-
+say = chapter.say
 
 # %% [markdown]
 # ## What a shortcut adds
@@ -602,11 +592,6 @@ demo_table.style.format("{:.1f}").set_caption(f"Final error (%): {plots.about(de
 # alone, so fewer options, depths or seeds than the parameters' defaults can leave a claim unjudged.
 
 # %%
-if retrain:
-    if failed := run_parallel(sorted(planned, key=lambda recipe: -recipe.depth), out=out_dir):  # the longest first
-        raise RuntimeError("; ".join(failed))
-    runs, missing = [reslib.train(recipe, out_dir=out_dir) for recipe in planned], []  # finished: they are only read
-
 table = reslib.records(runs)
 table["kind"] = table.shortcut.where(table.layers == 2, table.shortcut + ", one layer")
 compared = table[(table.layers == 2) & table.shortcut.isin(options)]
@@ -616,15 +601,6 @@ found = table.groupby(["depth", "kind"]).seed.agg(lambda seeds: ", ".join(map(st
 found = found.reindex(index=depths, columns=[option + ", one layer" * (layers == 1) for option, layers in kinds])
 found = found.astype(object).fillna("missing")
 found.rename_axis(index="layers", columns="option").style.set_caption(f"Seeds recorded; {about}")
-
-# %% tags=["hide-output"]
-print(
-    f"{len(missing)} of {len(planned)} runs are not recorded, and not part of what follows. What makes them:"
-    if missing
-    else f"All {len(planned)} runs are recorded."
-)
-for recipe in missing:
-    print(command(recipe))
 
 # %% mystnb={"figure": {"caption": "Final error by shortcut option, a point a run, lines through the means: training error (left, a clean pass over all training images) and test error (right).", "name": "fig-by-option"}}
 figure, axes = plt.subplots(1, 2)
@@ -992,11 +968,10 @@ say(
 say(claims.listed(("C8", "C12", "C11"), runs_scale, table))
 
 # %% [markdown]
-# Where these numbers come from:
+# Where these numbers come from, and what is planned and not recorded:
 
 # %% tags=["hide-output"]
-for run in runs:
-    print(run.provenance())
+chapter.report(runs, missing)
 
 # %% [markdown]
 # ## What was not tested, and why

@@ -45,15 +45,13 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
-from IPython.display import Markdown, display
+from IPython.display import Markdown
 from scipy import stats
 
 import reslib
 from reslib import CIFAR, data
 from reslib.data import draws
-from reslib.evidence import claims, comparison, counts, parameters, plan, plots, rules
-from reslib.evidence.sweep import run_parallel
-from reslib.record import command, recorded
+from reslib.evidence import chapter, claims, comparison, counts, parameters, plan, plots, rules
 
 FURTHER = ("warm-up", "start", "longer", "shallow", "split", "ambiguities", "count", "1202")
 parameters.check(
@@ -65,7 +63,7 @@ parameters.check(
     retrain=parameters.flag,
     out_dir=Path,
 )
-runs_scale = "pocket" if scale == "demo" and not retrain else scale
+runs_scale = chapter.scale_of_runs(scale, retrain)
 series = {"plain": [plan.plain(depth) for depth in depths], "residual": [plan.residual(depth) for depth in depths]}
 planned = {
     kind: [replace(recipe.at(runs_scale), seed=seed) for recipe in nets for seed in seeds] for kind, nets in series.items()
@@ -74,19 +72,12 @@ for group in plan.PLAN:
     if group.name in groups and runs_scale in group.scales:
         planned[group.name] = [replace(plan.at(group, r, runs_scale), seed=seed) for r in group.recipes for seed in seeds]
 everything = list({recipe.id: recipe for recipes in planned.values() for recipe in recipes}.values())
-if retrain:  # what is missing or damaged stops the run here, before any work
-    data.images(everything[0], train=True)
-else:
-    runs, missing = recorded(everything)
+runs, missing = chapter.gather(everything, retrain, out_dir)
 paper = claims.paper()
 ERRORS = {"train_error": "training error", "test_error": "test error"}  # a record's names for them
 plots.style()
 torch.set_num_threads(1)  # what is live here is too small to be shared out
-
-
-def say(text):
-    display(Markdown(text))
-
+say = chapter.say
 
 # %% [markdown]
 # ## The protocol
@@ -166,11 +157,6 @@ demo_table.T.style.format("{:.1f}").set_caption(f"Final error (%): {plots.about(
 # Now the evidence: recorded runs on real CIFAR-10. Which of the planned ones there are:
 
 # %%
-if retrain:
-    if failed := run_parallel(sorted(everything, key=lambda recipe: -plan.work(recipe)), out=out_dir):  # the longest first
-        raise RuntimeError("; ".join(failed))
-    runs, missing = [reslib.train(recipe, out_dir=out_dir) for recipe in everything], []  # finished: they are only read
-
 for run in runs:
     curve, warm_at = run.frame(), run.final.get("warmup_steps")
     warm_at = run.recipe.steps if run.recipe.warmup_lr and warm_at is None else warm_at  # never below 80 %
@@ -190,17 +176,6 @@ rows = [
 found = pd.DataFrame(rows, columns=["runs", "net", "with", "seeds"]).groupby(["runs", "net", "with"], sort=False).seeds
 found = found.agg(lambda seeds: ", ".join(filter(None, seeds)) or "missing").to_frame()
 found.style.set_caption(f"Seeds recorded at {runs_scale} scale")
-
-# %% tags=["hide-output"]
-print(
-    f"{len(missing)} of {len(everything)} runs are not recorded, and not part of what follows. What makes them:"
-    if missing
-    else f"All {len(everything)} runs are recorded."
-)
-of_plan = {recipe.id: group.name for group, recipe in plan.planned(runs_scale)} if missing else {}
-sweep = "python -m reslib sweep --plan {} --scale {} --out notebooks/records"
-makes = [sweep.format(of_plan[r.id], runs_scale) if r.id in of_plan else command(r) for r in missing]
-print(*dict.fromkeys(makes), sep="\n")
 
 # %% [markdown]
 # ## Depth, with and without shortcuts
@@ -678,11 +653,10 @@ say(
 say(claims.listed(("C13", "C14", "C4", "C15", "C16", "C19"), runs_scale, table))
 
 # %% [markdown]
-# Where these numbers come from:
+# Where these numbers come from, and what is planned and not recorded:
 
 # %% tags=["hide-output"]
-for run in runs:
-    print(run.provenance())
+chapter.report(runs, missing)
 
 # %% [markdown]
 # ## What was not tested, and why

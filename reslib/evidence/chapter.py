@@ -1,0 +1,52 @@
+"""What every chapter does with its runs: replay the recorded ones, or train them here, and say which are missing."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from .. import data
+from ..recipes import Recipe
+from ..record import Record, command, recorded
+from ..trainer import train
+from . import plan
+from .sweep import run_parallel
+
+
+def say(text: str) -> None:
+    """Show Markdown as the output of a cell."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(text))
+
+
+def scale_of_runs(scale: str, retrain: bool) -> str:
+    """The scale of a chapter's runs. At `demo`, where nothing is recorded, the pocket runs are replayed."""
+    return "pocket" if scale == "demo" and not retrain else scale
+
+
+def gather(planned: list[Recipe], retrain: bool = False, out_dir: str | Path = "runs") -> tuple[list[Record], list[Recipe]]:
+    """The runs of a chapter, and the planned recipes that have no record.
+
+    retrain: carry all of them out into `out_dir`, side by side, the longest first; finished ones are kept, interrupted ones
+    taken up, and missing or damaged data stop it before any work. Otherwise the recorded ones are replayed. Raises
+    FileNotFoundError, with the command that makes a run, if none is recorded, and RuntimeError, saying why, if a run fails.
+    """
+    if not retrain:
+        return recorded(planned)
+    data.images(planned[0], train=True)
+    if failed := run_parallel(sorted(planned, key=plan.work, reverse=True), out=out_dir):
+        raise RuntimeError("; ".join(failed))
+    return [train(recipe, out_dir=out_dir) for recipe in planned], []  # finished: they are only read
+
+
+def report(runs: Iterable[Record], missing: list[Recipe]) -> None:
+    """Print where each run comes from, then the commands that make the missing ones."""
+    runs = list(runs)
+    print(*(run.provenance() for run in runs), sep="\n")
+    if not missing:
+        print(f"All {len(runs)} planned runs are there.")
+        return
+    print(f"{len(missing)} of {len(runs) + len(missing)} planned runs are not recorded. What makes them:")
+    groups = {recipe.id: group.name for group, recipe in plan.planned() if recipe in missing}
+    sweep = "python -m reslib sweep --plan {} --scale {} --out notebooks/records"
+    makes = [sweep.format(groups[r.id], r.scale) if r.id in groups else command(r) for r in missing]
+    print(*dict.fromkeys(makes), sep="\n")
