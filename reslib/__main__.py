@@ -37,12 +37,15 @@ def data(
 ):  # fmt: skip
     """Fetch CIFAR-10 where it is missing, and check it; or write an ImageNet tree as .beton files, all photographs checked."""
     from .data import data_folder, fast, images
+    from .data.sources import fetch
 
     if name not in ("cifar10", "imagenet"):
         raise ValueError(f"data set {name!r} is unknown: use cifar10 or imagenet.")
     if name == "imagenet" and not (check and source is None):
         imagenet_data(source, folder, mode, short_side, jobs, skip_unreadable)
     folder = data_folder(folder, **({"holds": "."} if name == "imagenet" else {}))
+    if name == "cifar10":
+        fetch(folder)
     for train in (True, False) if name == "cifar10" else ():
         part = images(CIFAR, train=train, data_dir=folder)
         print(f"{folder}: CIFAR-10, {len(part.labels):,} {'training' if train else 'test'} images, sha256 {part.sha256[:16]}")
@@ -284,8 +287,8 @@ def claims(
     from .files import renamed
     from .record import folder
 
-    if not folder().is_dir():
-        raise ValueError(f"{folder().absolute()} is no folder: RESLIB_RECORDS, or notebooks/records, must hold the records.")
+    if not any(folder().glob("*.json")):
+        raise ValueError(f"{folder()} holds no records: RESLIB_RECORDS must name the folder that does.")
     if write is None:
         return print(table())
     old = write.read_text(encoding="utf-8")

@@ -3,8 +3,11 @@
 And how often a progress bar is drawn: where it ends up in a file, a job's log, each drawing stays.
 """
 
+import contextlib
 import os
 import platform
+import re
+import shlex
 import sys
 import tempfile
 import threading
@@ -14,7 +17,44 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
+
+
+def path_of(written: str | Path) -> Path:
+    """A path as people write it: ~ and $VARIABLES are expanded. ValueError for an unknown user or variable."""
+    path = os.path.expanduser(os.path.expandvars(written))
+    if (path.startswith("~") or re.search(r"\$\{?[A-Za-z_]", path)) and not os.path.lexists(path):
+        raise ValueError(f"the path {written} cannot be expanded: there is no such user or variable.")
+    return Path(path)
+
+
+def words(*parts: object) -> str:
+    """A command as a shell reads it: what has spaces is quoted."""
+    return shlex.join(map(str, parts))
+
+
+@contextmanager
+def alone(folder: Path, name: str) -> Iterator[None]:
+    """Make `folder`, and hold what is made there under this name, while other processes wait. An empty folder does not stay.
+
+    It only saves doing the same work twice: what is made has to be renamed into its place.
+    """
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    lock = FileLock(folder / f".{name}.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            say(f"{folder / name} is being made by another process: waiting for it.")
+            lock.acquire()
+        yield
+    finally:
+        lock.release()
+        for remove in (Path(lock.lock_file).unlink, *(place.rmdir for place in new)):
+            with contextlib.suppress(OSError):
+                remove()
 
 
 @contextmanager

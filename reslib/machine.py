@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib.util
+import os
 import platform
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from .recipes import Recipe
 
 COMPILE_STEPS = 10_000  # iterations from which on a step is compiled: that takes a minute or more, ...
 COMPILE_DEPTH = 200  # ... and far too long for deeper nets
+GIT_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # of a hook: they name another repository
 STRUCTURES = 64  # nets that one process keeps compiled; from the ninth on dynamo's default would silently run them eagerly
 
 
@@ -72,11 +74,14 @@ def compiled(net: nn.Module) -> nn.Module:
 
 
 def environment(device: torch.device, threads: int, compiled: bool = False) -> dict:
-    """Commit, versions and machine. dirty: code under reslib/ or notebooks/*.py is uncommitted (None: not a checkout)."""
-    root = Path(__file__).parents[1]
+    """Commit, versions and machine. dirty: code under reslib/ or notebooks/*.py is uncommitted.
+
+    Both are None where no repository has this very file at its place: a copy in the folder of another project is not known.
+    """
+    root, here = Path(__file__).parents[1], {name: value for name, value in os.environ.items() if name not in GIT_VARIABLES}
 
     def git(*words):
-        result = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True)
+        result = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, env=here)
         return result.stdout.strip() if result.returncode == 0 else None
 
     def installed(name):
@@ -84,9 +89,11 @@ def environment(device: torch.device, threads: int, compiled: bool = False) -> d
             return version(name)
 
     try:
-        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", "reslib", "notebooks/*.py")
+        ours = git("rev-parse", "--show-prefix") == "" and git("ls-files", "--error-unmatch", Path(__file__).relative_to(root))
     except FileNotFoundError:  # no git
-        commit, changes = None, None
+        ours = False
+    commit = git("rev-parse", "HEAD") if ours else None
+    changes = git("status", "--porcelain", "--", "reslib", "notebooks/*.py") if commit else None
     return {
         "commit": commit,
         "dirty": None if changes is None else bool(changes),
@@ -103,7 +110,7 @@ def environment(device: torch.device, threads: int, compiled: bool = False) -> d
 def warn_if_no_evidence(environment: dict) -> None:
     """Say at the start what would be held against the record at the end."""
     if environment["dirty"] is not False:
-        why = "has uncommitted changes" if environment["dirty"] else "is not a git checkout"
+        why = "has uncommitted changes" if environment["dirty"] else "is of no known commit"
         say(f"What is trained here cannot become evidence: the code {why}.")
 
 

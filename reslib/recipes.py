@@ -92,6 +92,9 @@ class Recipe:
             for f in fields(self):
                 if f.name in ("stride_on", "short_side", "colour", "plateau") and getattr(self, f.name) != f.default:
                     raise ValueError(f"{f.name} is for ImageNet recipes: a CIFAR net has no use for it.")
+        for f in fields(self):  # 0 and 0.0 have one id
+            if f.type in (float, float | None) and (value := getattr(self, f.name)) is not None:
+                object.__setattr__(self, f.name, float(value) + 0.0)
 
     def at(self, scale: str) -> "Recipe":
         """The same recipe at another scale. Raises ValueError for an unknown scale, or an ImageNet recipe scaled down."""

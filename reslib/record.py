@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from torch import nn
 
-from .files import renamed
+from .files import path_of, renamed, words
 from .recipes import Recipe
 from .weights import trained_net, write_weights
 
@@ -70,9 +70,9 @@ class Record:
         """
         path = self.path and self.path.with_suffix(".safetensors")
         if path is None or not path.is_file():
-            here = "" if path is None or path.parent == folder() else f"--anew --out {path.parent}"
+            made = ("--out", "runs") if path is None or path.parent == folder() else ("--anew", "--out", path.parent)
             raise FileNotFoundError(f"no weights of {self.name} beside its record: they are made by `"
-                                    f"{command(self.recipe, here or '--out runs')}`, and lie beside that run's.")  # fmt: skip
+                                    f"{command(self.recipe, *made)}`, and lie beside that run's.")  # fmt: skip
         net = trained_net(self.recipe, path)
         if weights_sha256(net) != self.weights_sha256:
             raise ValueError(f"{path} holds the weights of another run than {self.path.name}: delete it, or make both again.")
@@ -134,7 +134,7 @@ def write(record: Record, folder: str | Path, net: nn.Module | None = None) -> P
 
     A crash leaves the old file or the new one. Raises ValueError on NaN.
     """
-    folder = Path(folder)
+    folder = path_of(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record.name}.json"
     values = {"schema": record.schema, "recipe_id": record.recipe_id} | asdict(record)
@@ -166,7 +166,7 @@ def refuse_constant(name: str):
 
 def read(path: str | Path) -> Record:
     """Read one record. Raises ValueError, naming the file, if it is no record, or one that was changed or damaged."""
-    path = Path(path)
+    path = path_of(path)
     try:
         values = json.loads(path.read_text(), parse_constant=refuse_constant)
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
@@ -196,8 +196,16 @@ def read(path: str | Path) -> Record:
 
 
 def folder() -> Path:
-    """Where the recorded evidence lies: $RESLIB_RECORDS, else notebooks/records of the checkout."""
-    return Path(os.environ.get("RESLIB_RECORDS") or Path(__file__).parents[1] / "notebooks" / "records")
+    """Where the recorded evidence lies: $RESLIB_RECORDS (raises as `there`), else notebooks/records of the checkout."""
+    given = os.environ.get("RESLIB_RECORDS")
+    return there(given) if given else Path(__file__).parents[1] / "notebooks" / "records"
+
+
+def there(where: str | Path) -> Path:
+    """A folder of records. Raises FileNotFoundError where there is none."""
+    if not (path := path_of(where).absolute()).is_dir():
+        raise FileNotFoundError(f"{path} is no folder: name the one that holds the records.")
+    return path
 
 
 def replay(recipe: Recipe) -> Record:
@@ -216,19 +224,24 @@ def recorded(recipes: list[Recipe]) -> tuple[list[Record], list[Recipe]]:
     return [replay(recipe) for recipe in recipes if recipe not in missing], missing
 
 
-def command(recipe: Recipe, where: str = "--out notebooks/records") -> str:
-    """The shell command that carries out a recipe and records it, in the folder that `where` says."""
+def command(recipe: Recipe, *where: object) -> str:
+    """The shell command that carries out a recipe and records it; where: options in place of the folder of the evidence."""
     base = Recipe().at(recipe.scale).as_dict()
     changed = {k: v for k, v in recipe.as_dict().items() if v != base[k]}
-    words = [f"python -m reslib train --scale {recipe.scale}"]
-    words += [f"--{name} {changed.pop(name) or 'none'}" for name in ("depth", "shortcut", "seed") if name in changed]
-    words += [f"--set '{name}={json.dumps(value)}'" for name, value in changed.items()]
-    return " ".join([*words, where])
+    said = ["python", "-m", "reslib", "train", "--scale", recipe.scale]
+    for name in ("depth", "shortcut", "seed"):
+        said += [f"--{name}", changed.pop(name) or "none"] if name in changed else []
+    for name, value in changed.items():
+        said += ["--set", f"{name}={json.dumps(value)}"]
+    place = folder()
+    place = place.relative_to(here) if place.is_relative_to(here := Path.cwd()) else place
+    return words(*said, *(where or ("--out", place)))
 
 
 def load(where=None) -> list[Record]:
-    """Every record in a folder (default: the evidence), by name; a list of records is returned as it is."""
-    return where if isinstance(where, list) else [read(p) for p in sorted(Path(where or folder()).glob("*.json"))]
+    """Every record in a folder (default: the evidence), by name; a list of records is returned as it is, one as a list."""
+    where = [where] if isinstance(where, Record) else where
+    return where if isinstance(where, list) else [read(p) for p in sorted((there(where) if where else folder()).glob("*.json"))]
 
 
 def records(where=None) -> "pd.DataFrame":

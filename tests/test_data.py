@@ -2,7 +2,10 @@
 
 import importlib
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,7 +164,38 @@ def test_no_data_and_no_network_is_one_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets, "download_and_extract_archive", offline)
     with pytest.raises(FileNotFoundError, match="could not be downloaded.*set RESLIB_DATA"):
+        reslib.loader(CIFAR, "train", data_dir=tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"nowhere is no folder: .*python -m reslib data --dir .*nowhere`"):
         reslib.loader(CIFAR, "train", data_dir=tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="could not be downloaded"):
+        sources.fetch(tmp_path / "nowhere" / "data")
+    assert not list(tmp_path.iterdir())  # nothing empty stays
+
+
+def test_two_downloads_at_once(cifar, tmp_path, monkeypatch):
+    """The second waits for the first, and nobody sees half of the set; one that is broken off leaves nothing behind."""
+    datasets, calls = importlib.import_module("torchvision.datasets.cifar"), []
+    base = tmp_path / "my data" / sources.FOLDER
+
+    def download(url, root, **_):
+        calls.append(url)
+        part = Path(root) / sources.FOLDER
+        part.mkdir()
+        for file in (cifar / sources.FOLDER).iterdir():
+            (part / file.name).symlink_to(file)
+            if len(calls) == 1:
+                raise KeyboardInterrupt
+            time.sleep(0.2)
+            assert not base.exists()
+
+    monkeypatch.setattr(datasets, "download_and_extract_archive", download)
+    with pytest.raises(KeyboardInterrupt):
+        sources.fetch(base.parent)
+    assert not base.parent.exists()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(sources.fetch, [base.parent] * 2))
+    assert len(calls) == 2 and [path.name for path in base.parent.iterdir()] == [sources.FOLDER]
+    assert len(sources.read_cifar10(base.parent, train=False)[1]) == 10_000
 
 
 def test_where_data_are_looked_for(cifar, tmp_path, monkeypatch):

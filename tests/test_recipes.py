@@ -92,3 +92,11 @@ def test_unknown_scales_are_refused():
         CIFAR.at("huge")
     with pytest.raises(ValueError, match="ImageNet"):
         IMAGENET.at("pocket")
+
+
+def test_a_whole_number_is_the_same_rate():
+    """0 and 0.0, 1 and 1.0: one run, one id."""
+    for name, value in (("weight_decay", 0), ("lr", 1), ("clip", 2), ("momentum", 0), ("warmup_lr", 1)):
+        one, other = (replace(CIFAR, **{name: kind(value)}) for kind in (int, float))
+        assert one.id == other.id and one.name == other.name
+    assert replace(CIFAR, weight_decay=-0.0).id == replace(CIFAR, weight_decay=0).id

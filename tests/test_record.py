@@ -1,10 +1,15 @@
 """Records: what is written is read, what is damaged is refused by name; the evidence in the book is sound."""
 
 import json
+import os
+import re
+import shlex
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,6 +19,7 @@ from reslib import CIFAR
 from reslib.record import COLUMNS, command, folder, load, read, write
 from reslib.weights import read_weights, recipe_of
 
+ROOT = Path(__file__).parents[1]
 TINY = replace(replace(CIFAR, depth=8, shortcut=None).at("demo"), steps=10, milestones=(5,), eval_every=5)
 
 
@@ -113,11 +119,40 @@ def test_nan_is_not_written(path, tmp_path):
 def test_replay(path, monkeypatch):
     monkeypatch.setenv("RESLIB_RECORDS", str(path.parent))
     assert reslib.replay(TINY) == read(path)
+
+
+@pytest.mark.parametrize("where", ["my records", "~/my records"])
+def test_the_command_that_replay_advises_makes_the_record(path, tmp_path, monkeypatch, where):
+    """Run as a reader would, from notebooks/ or elsewhere, into a folder whose name has a space."""
+    other = replace(TINY, seed=4, milestones=(2, 5), init="fan_out")
+    (records := tmp_path / "notebooks" / "my records").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(records.parent))
+    monkeypatch.chdir(tmp_path if "~" in where else records.parent)
+    monkeypatch.setenv("RESLIB_RECORDS", where)
+    with pytest.raises(FileNotFoundError) as error:
+        reslib.replay(other)
+    assert str(records) in str(error.value)
+    _, *words = shlex.split(re.search("`(.*)`", str(error.value))[1])
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    made = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert reslib.replay(other).recipe == other
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_dir()) == [".locks", "my records", "notebooks"]
+
+
+def test_the_command_names_what_differs():
     missing = replace(CIFAR, depth=56, shortcut=None, seed=2, batch=64).at("pocket")
-    with pytest.raises(FileNotFoundError, match="python -m reslib train --scale pocket") as error:
-        reslib.replay(missing)
-    assert command(missing) in str(error.value)
-    assert "--depth 56 --shortcut none --seed 2 --set 'batch=64'" in command(missing)
+    said = command(missing)
+    assert said.startswith("python -m reslib train --scale pocket --depth 56 --shortcut none --seed 2 --set batch=64 --out")
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="typo is no folder: name the one that holds the records"):
+        reslib.records(tmp_path / "typo")
+    monkeypatch.setenv("RESLIB_RECORDS", str(tmp_path / "typo"))
+    for ask in (reslib.records, reslib.curves, lambda: reslib.replay(TINY)):
+        with pytest.raises(FileNotFoundError, match="typo is no folder"):
+            ask()
 
 
 def test_frames(path):
@@ -125,6 +160,7 @@ def test_frames(path):
     assert runs.loc[0, ["net", "shortcut", "depth"]].tolist() == ["plain8", "none", 8]
     assert set(COLUMNS) <= set(curves) and len(curves) == 2 and curves.test_error.isna().tolist() == [False, False]
     assert runs.train_error[0] == read(path).final["train_error"]
+    assert reslib.curves(read(path)).equals(curves)
 
 
 def test_no_records_are_empty_frames(tmp_path):

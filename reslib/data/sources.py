@@ -3,10 +3,13 @@
 import hashlib
 import os
 import pickle
+import shutil
 from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
+
+from ..files import alone, path_of, words
 
 FOLDER = "cifar-10-batches-py"  # as it comes out of CIFAR-10's archive
 PARTS = {True: "data_batch", False: "test_batch"}
@@ -23,11 +26,11 @@ MD5 = {
 
 
 def data_folder(data_dir: str | Path | None = None, holds: str = FOLDER) -> Path:
-    """Where data are looked for: `data_dir`, else $RESLIB_DATA, else ./data, else data/ of the checkout. A ~ is expanded."""
+    """Where data are looked for: `data_dir`, else $RESLIB_DATA, else ./data, else data/ of the checkout. Paths as `path_of`."""
     if data_dir is not None:
-        return Path(data_dir).expanduser()
+        return path_of(data_dir).absolute()
     places = [os.environ.get("RESLIB_DATA"), "data", Path(__file__).parents[2] / "data"]
-    places = [Path(p).expanduser() for p in places if p]
+    places = [path_of(p).absolute() for p in places if p]
     return next((p for p in places if (p / holds).is_dir()), places[0])
 
 
@@ -42,28 +45,53 @@ def check_cifar10(base: Path) -> None:
             what = "is damaged (its MD5 is not CIFAR-10's)"
         except FileNotFoundError:
             what = "is missing"
-        fetch = f"python -m reslib data --dir {base.parent}"
-        raise ValueError(f"{base / name} {what}: delete {base} and run `{fetch}` to fetch it anew.")
+        raise ValueError(f"{base / name} {what}: delete {base} and run `{fetches(base.parent)}` to fetch it anew.")
+
+
+def fetches(folder: Path) -> str:
+    """The command that fetches CIFAR-10 into a folder."""
+    return words("python", "-m", "reslib", "data", "--dir", folder)
+
+
+def fetch(folder: Path) -> None:
+    """Have torchvision download CIFAR-10 into `folder` (made if missing): aside, and renamed when whole. Not if it is there.
+
+    An archive that lies in `folder` is unpacked instead. Raises FileNotFoundError if it is not to be had.
+    """
+    if (folder / FOLDER).is_dir():
+        return
+    from torchvision.datasets import CIFAR10  # a second and a half to import: only where it is needed
+
+    aside = folder / ".cifar10.part"
+    try:
+        with alone(folder, "cifar10"):
+            if (folder / FOLDER).is_dir():  # another process's
+                return
+            try:
+                shutil.rmtree(aside, ignore_errors=True)  # of a killed process
+                aside.mkdir()
+                if (archive := folder / CIFAR10.filename).is_file():
+                    shutil.copy(archive, aside)
+                CIFAR10(aside, download=True)
+                os.replace(aside / FOLDER, folder / FOLDER)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+    except (OSError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"CIFAR-10 is not in {folder} and could not be downloaded ({error}): set RESLIB_DATA to a folder that holds "
+            f"{FOLDER}, or run `{fetches(folder)}` where there is a network."
+        ) from None
 
 
 def read_cifar10(folder: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
-    """CIFAR-10's (N, 32, 32, 3) bytes and labels; downloaded by torchvision where `folder` does not hold it.
+    """CIFAR-10's (N, 32, 32, 3) bytes and labels; downloaded where `folder`, or the default ./data, does not hold it.
 
-    Raises FileNotFoundError if it is neither there nor to be had, ValueError naming a missing or damaged file.
+    Raises FileNotFoundError for another folder that is not there, and as `fetch`; ValueError naming a missing or damaged file.
     """
-    base = folder / FOLDER
-    if not base.is_dir():
-        from torchvision.datasets import CIFAR10  # a second and a half to import: only where it is needed
-
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            CIFAR10(folder, download=True)
-        except (OSError, RuntimeError) as error:
-            raise FileNotFoundError(
-                f"CIFAR-10 is not in {folder.absolute()} and could not be downloaded ({error}): set RESLIB_DATA to a folder "
-                f"that holds {FOLDER}, or run `python -m reslib data` where there is a network."
-            ) from None
-    check_cifar10(base)
+    if not folder.is_dir() and folder != Path("data").absolute():
+        raise FileNotFoundError(f"{folder} is no folder: name the one that holds CIFAR-10, or run `{fetches(folder)}`.")
+    fetch(folder)
+    check_cifar10(base := folder / FOLDER)
     parts = [pickle.loads((base / name).read_bytes(), encoding="latin1") for name in MD5 if name.startswith(PARTS[train])]
     pixels = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return pixels, np.concatenate([part["labels"] for part in parts]).astype(np.int64)
