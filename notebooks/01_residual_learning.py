@@ -2,6 +2,7 @@
 # jupyter:
 #   jupytext:
 #     cell_metadata_filter: mystnb,tags,-all
+#     formats: ipynb,py:percent
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -43,7 +44,6 @@ out_dir = "runs"  # folder for runs made here
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
-from tempfile import mkdtemp
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -55,6 +55,7 @@ from torch.nn.functional import cross_entropy, relu
 import reslib
 from reslib import CIFAR, probes
 from reslib.evidence import audit, chapter, claims, comparison, figures, parameters, plan, plots, reruns, rules, start
+from reslib.files import temporary
 from reslib.record import weights_sha256
 
 parameters.check(
@@ -144,7 +145,7 @@ def sgd(recipe):
 
 
 # %%
-demonstration = mkdtemp()  # these runs are thrown away
+demonstration = temporary()  # these runs are thrown away
 demo_runs = [reslib.train(r.at("demo"), out_dir=demonstration, device="cpu") for r in (*plain.values(), *residual.values())]
 
 trained = sgd(plain[shallow].at("demo"))

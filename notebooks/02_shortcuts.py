@@ -2,6 +2,7 @@
 # jupyter:
 #   jupytext:
 #     cell_metadata_filter: mystnb,tags,-all
+#     formats: ipynb,py:percent
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -41,7 +42,6 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from tempfile import mkdtemp
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -55,6 +55,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import reslib
 from reslib import CIFAR, IMAGENET, data, probes, resnet
 from reslib.evidence import chapter, claims, comparison, counted, counts, parameters, plots
+from reslib.files import temporary
 from reslib.machine import cpu_name
 from reslib.sgd import optimizer_for, train_step
 
@@ -578,7 +579,7 @@ assert projections["C"] - projections["B"] == 13  # the paper's "thirteen"
 # every option, and for the one-layer blocks of a later section. No claim is judged by it.
 
 # %%
-demonstration, smallest = mkdtemp(), 8  # these runs are thrown away; layers: 6n+2 with n = 1
+demonstration, smallest = temporary(), 8  # these runs are thrown away; layers: 6n+2 with n = 1
 demo = [
     replace(CIFAR, depth=smallest, shortcut=None if option == "none" else option, layers=layers, batch=32).at("demo")
     for option, layers in kinds

@@ -2,6 +2,7 @@
 # jupyter:
 #   jupytext:
 #     cell_metadata_filter: mystnb,tags,-all
+#     formats: ipynb,py:percent
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -32,8 +33,6 @@ depth = 18  # layers of the net that is tested on a photograph: 18, 34, 50, 101,
 
 # %% tags=["hide-input"]
 from dataclasses import replace
-from pathlib import Path
-from tempfile import mkdtemp
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -51,6 +50,7 @@ from reslib.bench import step as bench
 from reslib.data import photographs as photos
 from reslib.data.draws import photo_draws
 from reslib.evidence import claims, counted, counts, parameters, plots
+from reslib.files import temporary
 from reslib.resnet import IMAGENET_NETS
 
 parameters.check(
@@ -85,7 +85,7 @@ pd.Series({name: IMAGENET.as_dict()[name] for name in shown}, name="section 3.4"
 # 0.1. Written out, and held to what `reslib.loader` yields:
 
 # %%
-folder = Path(mkdtemp())
+folder = temporary()
 for name, pixels in zip(("building", "flower"), load_sample_images().images, strict=True):
     (folder / "train" / name).mkdir(parents=True)
     plt.imsave(folder / "train" / name / "0.jpg", pixels)

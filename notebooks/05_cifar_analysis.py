@@ -2,6 +2,7 @@
 # jupyter:
 #   jupytext:
 #     cell_metadata_filter: mystnb,tags,-all
+#     formats: ipynb,py:percent
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -38,7 +39,6 @@ out_dir = "runs"  # folder for runs made here
 from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
-from tempfile import mkdtemp
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -52,6 +52,7 @@ import reslib
 from reslib import CIFAR, data
 from reslib.data import draws
 from reslib.evidence import chapter, claims, comparison, counts, parameters, plan, plots, rules
+from reslib.files import temporary
 
 FURTHER = ("warm-up", "start", "longer", "shallow", "split", "ambiguities", "count", "1202")
 parameters.check(
@@ -147,7 +148,7 @@ def learning_rate(recipe, iteration, warm_at):
 # The demonstration, on digits: plain and residual nets of the three smallest depths, one seed. No claim is judged by it.
 
 # %%
-demonstration = mkdtemp()  # these runs are thrown away
+demonstration = temporary()  # these runs are thrown away
 small = [replace(CIFAR, depth=depth, shortcut=shortcut).at("demo") for shortcut in (None, "A") for depth in (8, 14, 20)]
 demo_runs = [reslib.train(recipe, out_dir=demonstration, device="cpu") for recipe in small]
 demo_table = reslib.records(demo_runs).set_index("net")[list(ERRORS)].rename(columns=ERRORS)

@@ -2,6 +2,7 @@
 # jupyter:
 #   jupytext:
 #     cell_metadata_filter: mystnb,tags,-all
+#     formats: ipynb,py:percent
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -32,7 +33,6 @@ rounds = 5  # with retrain: of the benchmark, at least 1
 import inspect
 from dataclasses import replace
 from pathlib import Path
-from tempfile import mkdtemp
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -48,6 +48,7 @@ from reslib.data import convert, fast
 from reslib.data import photographs as photos
 from reslib.data.draws import photo_draws
 from reslib.evidence import parameters, plots
+from reslib.files import temporary
 
 
 def at_least_one(value):
@@ -85,7 +86,7 @@ plots.style()
 recipe = CIFAR.at("demo")
 ways = [("torch", 0), ("array", 1)] + [("ffcv", w) for w in (1, 2) if fast.available()]
 epochs = {
-    way: list(reslib.loader(recipe, "train", epoch=3, backend=way[0], workers=way[1], data_dir=mkdtemp())) for way in ways
+    way: list(reslib.loader(recipe, "train", epoch=3, backend=way[0], workers=way[1], data_dir=temporary())) for way in ways
 }
 
 for batches in epochs.values():
@@ -109,7 +110,7 @@ Code(inspect.getsource(data.crop_flip_subtract), language="python")
 # writer photographs whose shorter side is reduced to 480 at most. Two photographs that come with scikit-learn show the path:
 
 # %% tags=["hide-output"]
-folder = Path(mkdtemp())
+folder = temporary()
 for name, pixels in zip(("building", "flower"), load_sample_images().images, strict=True):
     (folder / "train" / name).mkdir(parents=True)
     plt.imsave(folder / "train" / name / "0.jpg", pixels)

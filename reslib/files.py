@@ -3,11 +3,13 @@
 And how often a progress bar is drawn: where it ends up in a file, a job's log, each drawing stays.
 """
 
+import atexit
 import contextlib
 import os
 import platform
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 import threading
@@ -69,6 +71,13 @@ def renamed(path: Path) -> Iterator[BinaryIO]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def temporary() -> Path:
+    """A new folder that goes with this process."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def writable(folder: Path) -> None:

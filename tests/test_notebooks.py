@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,32 @@ def test_pairs_are_in_sync_and_stripped(notebook):
     assert [c.source for c in cells.cells] == [c.source for c in script.cells]
     assert not any(c.get("outputs") or c.get("execution_count") for c in json.loads(notebook.read_text())["cells"])
     assert sum("parameters" in c.metadata.get("tags", []) for c in cells.cells) == 1
+
+
+def test_the_clean_filter_takes_away_what_running_and_saving_adds():
+    def cleaned(text):
+        words = [sys.executable, FIRST.parents[1] / ".ci" / "strip.py"]
+        return subprocess.run(words, input=text, capture_output=True, encoding="utf-8", check=True).stdout
+
+    for notebook in NOTEBOOKS:
+        text = notebook.read_text(encoding="utf-8")
+        values = json.loads(text)
+        values["metadata"] |= {"language_info": {"version": "3"}, "papermill": {"input_path": "/here"}, "widgets": {}}
+        for cell in values["cells"]:
+            cell["metadata"]["papermill"] = {"duration": 1}
+            if cell["cell_type"] == "code":
+                cell |= {"execution_count": 1, "outputs": [{"output_type": "stream", "name": "stdout", "text": "1"}]}
+        assert cleaned(json.dumps(values)) == cleaned(text) == text
+
+
+def test_jupyter_rooted_in_the_chapters_folder_saves_both_halves(tmp_path):
+    for path in (FIRST, FIRST.with_suffix(".py")):
+        shutil.copy(path, tmp_path)
+    manager = jupytext.TextFileContentsManager(root_dir=str(tmp_path))
+    model = manager.get(FIRST.name)
+    model["content"]["cells"][0]["source"] = "# Another title"
+    manager.save(model, FIRST.name)
+    assert "\n# # Another title\n" in (tmp_path / FIRST.name).with_suffix(".py").read_text()
 
 
 @pytest.mark.parametrize(
