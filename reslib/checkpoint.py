@@ -15,6 +15,7 @@ from .files import renamed
 from .record import COLUMNS
 
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))  # Windows: no SIGHUP
+asked_of_all: list[int] = []  # the stop signals that the main thread has heard, for its other threads
 LOCK_SECONDS = 60  # to wait for a run that another process is at: one whose sweep was killed ends within them
 
 
@@ -105,21 +106,27 @@ def locked(folder: Path, name: str, seconds: float = LOCK_SECONDS) -> Iterator[N
 def between_steps() -> Iterator[list[int]]:
     """Ctrl-C, SIGTERM and SIGHUP wait for the end of an iteration: yields the list of those that came.
 
-    A second Ctrl-C is not put off. A second SIGTERM is: a process group's may come from both a scheduler and the sweep.
+    A second Ctrl-C is not put off. A second SIGTERM is: a process group's may come from both a scheduler and the sweep. Only
+    the main thread hears of signals: in another thread it yields the list of the main thread's own `between_steps`.
     """
+    global asked_of_all
+    if threading.current_thread() is not threading.main_thread():
+        yield asked_of_all
+        return
 
     def note(number, _):
         if number == signal.SIGINT and number in came:
             raise KeyboardInterrupt
         came.append(number)
 
-    came, before = [], {}
-    if threading.current_thread() is threading.main_thread():
-        for number in STOPS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, note)
+    came, before, outer = [], {}, asked_of_all
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, note)
+    asked_of_all = came
     try:
         yield came
     finally:
+        asked_of_all = outer
         for number, handler in before.items():
             signal.signal(number, handler)

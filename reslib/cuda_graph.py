@@ -13,7 +13,10 @@ from . import data
 from .recipes import Recipe
 
 CAPTURE = threading.RLock()
-"""Held while a graph is captured, and while TF32 is switched off, for the whole process: a graph keeps what was set."""
+"""For runs that share a process, a thread each: held by the one that compiles or captures, tests, probes, or has TF32 off.
+
+A graph keeps what was set for the whole process when it was captured; only replays go on beside that.
+"""
 
 
 class GraphedStep:

@@ -115,7 +115,8 @@ class Trainer:
         self.environment = provenance(self.state, machine.environment(device, self.state.threads, compiled))
         if self.steps_done is None and recipe.scale != "demo":
             machine.warn_if_no_evidence(self.environment)
-        self.step = self.make_step(compiled)
+        with CAPTURE if device.type == "cuda" else contextlib.nullcontext():  # one compiles at a time
+            self.step = self.make_step(compiled)
 
     def make_step(self, compiled: bool):
         """A function of the learning rate: an iteration on the next batch. Returns the loss and how many images were wrong."""
@@ -212,7 +213,8 @@ class Trainer:
 
     def test(self) -> None:
         """A pass over the test images, into the curve's last row."""
-        result = evaluation.evaluate(self.net, evaluation.whole(self.recipe, "test", self.device, self.data_dir))
+        with CAPTURE:
+            result = evaluation.evaluate(self.net, evaluation.whole(self.recipe, "test", self.device, self.data_dir))
         self.note_test(result["top1_error"], result["loss"])
 
     def note_test(self, error: float, loss: float) -> None:
@@ -225,8 +227,9 @@ class Trainer:
     def probe(self) -> None:
         """Responses and gradients of every layer, on the first training images, not augmented."""
         few = replace(self.recipe, batch=probes.PIXELS // self.recipe.size**2, bn_batch=None)
-        images, labels = next(iter(evaluation.whole(few, "train", self.device, self.data_dir)))
-        found = probes.probe(self.net, images[: few.batch], labels[: few.batch])
+        with CAPTURE:
+            images, labels = next(iter(evaluation.whole(few, "train", self.device, self.data_dir)))
+            found = probes.probe(self.net, images[: few.batch], labels[: few.batch])
         self.check({name: values for name, values in found.items() if name != "layer"})
         self.state.probes.append(short({"step": self.state.step} | found))
 

@@ -20,7 +20,7 @@ import reslib
 from reslib import CIFAR, records
 from reslib.evidence import plan
 from reslib.evidence.plan import missing
-from reslib.evidence.sweep import Worker, collect, run_parallel, submit
+from reslib.evidence.sweep import LOST, Worker, collect, run_parallel, side_by_side, submit
 from reslib.record import read
 
 SCRIPT = """
@@ -157,6 +157,46 @@ def test_each_failure_is_its_own_runs(tmp_path):
     assert "learning rate" in told[broken.name] and "killed" in told[long.name]
 
 
+@pytest.fixture
+def settings():
+    threads, interval = torch.get_num_threads(), sys.getswitchinterval()
+    yield
+    torch.set_num_threads(threads)
+    sys.setswitchinterval(interval)
+
+
+def hands_and_steps(runs):
+    return [SimpleNamespace(value=-1) for _ in range(2)], [SimpleNamespace(value=0) for _ in runs]
+
+
+def test_side_by_side_in_one_process(tmp_path, settings):
+    """As on a GPU: two threads carry out three runs, each with the bits that it has alone."""
+    runs = [replace(SHORT, seed=seed, shortcut=shortcut) for seed, shortcut in ((0, None), (1, "A"), (2, None))]
+    worker = Worker(runs, tmp_path / "two", {"device": "cpu", "backend": "array", "beside": 2})
+    side_by_side(worker, *hands_and_steps(runs))
+    torch.set_num_threads(1)  # as the workers did
+    for run in runs:
+        alone = reslib.train(run, out_dir=tmp_path / "one", device="cpu", backend="array")
+        record = read(tmp_path / "two" / f"{run.name}.json")
+        assert record.weights_sha256 == alone.weights_sha256 and record.time["beside"] == 2
+
+
+def test_a_signal_stops_all_of_a_process(tmp_path, settings):
+    runs = [replace(SHORT, steps=40_000, seed=seed) for seed in (0, 1)]
+    hands, steps = hands_and_steps(runs)
+
+    def stop():
+        wait_for(lambda: all(done.value for done in steps))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(SystemExit) as ended:
+        told = pool.submit(stop)
+        side_by_side(Worker(runs, tmp_path, {"device": "cpu", "beside": 2}), hands, steps)
+    told.result()
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert sorted(file.stem for file in tmp_path.glob("*.ckpt")) == sorted(run.name for run in runs)
+
+
 def test_what_is_wrong_for_all_stops_it_before_any_run(tmp_path):
     file = tmp_path / "file"
     file.touch()
@@ -176,12 +216,13 @@ def test_how_workers_end(tmp_path, capsys):
     worker.fail(0, "no room on the disk")
 
     def ended(number, code):
-        return {Mock(**{"is_alive.return_value": False}, exitcode=code): SimpleNamespace(value=number)}
+        return {Mock(**{"is_alive.return_value": False}, exitcode=code): [SimpleNamespace(value=number)]}
 
     assert collect(ended(0, 0) | ended(1, 128 + signal.SIGTERM), worker, failed, stopped=True) == 0
     assert failed == {0: f"{worker.recipes[0].name}: no room on the disk"}
     assert collect(ended(2, -signal.SIGKILL), worker, failed) == 1 and "killed, out of memory?" in failed[2]
     assert collect(ended(-1, 1), worker, failed) == 0 and "before it took a run" in failed[-1]
+    assert collect(ended(1, LOST), worker, failed) == 1 and 1 not in failed  # taken up by the process that replaces it
     assert worker.left() == [1] and capsys.readouterr().err.splitlines() == list(failed.values())
 
 

@@ -3,10 +3,11 @@
     python -m reslib sweep --plan depth --scale pocket --jobs 2 --time-limit 3600 --out runs
     python -m reslib sweep --scale paper --executor slurm --partition gpu --gpus 1 --time 240 --jobs 8 --out runs
 
-A worker takes the next run that nobody holds, until none is left: locally a process (on a CPU with one thread), on a cluster
-a Slurm job. Workers, sweeps and machines that share `out` share the work; a finished run is never repeated. The time limit,
-Ctrl-C, SIGTERM and SIGHUP stop local workers between two iterations, with checkpoints; after SIGKILL of the sweep they notice
-and do the same. A job that is preempted, or whose time is up, is requeued and goes on from its last checkpoint.
+A worker takes the next run that nobody holds, until none is left: on a CPU a process of one thread, on a GPU a thread with a
+CUDA stream of its own, on a cluster a Slurm job. Workers, sweeps and machines that share `out` share the work; a finished run
+is never repeated. The time limit, Ctrl-C, SIGTERM and SIGHUP stop local workers between two iterations, with checkpoints;
+after SIGKILL of the sweep they notice and do the same. A job that is preempted, or whose time is up, is requeued and goes on
+from its last checkpoint.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,8 +33,9 @@ from ..recipes import Recipe
 from ..trainer import Trainer
 from .plan import on_record, work
 
-RUNS_ON_A_GPU = 4  # at once, where `jobs` does not say; not measured yet
+RUNS_ON_A_GPU = 4  # at once, where `jobs` does not say: on an H200 1.8 times the iterations of one, and eight gain little more
 STOP_SECONDS = 60  # for a worker to finish its iteration and save
+LOST = 99  # exit status of a process whose GPU has failed: nothing works in it any more
 
 
 @dataclass
@@ -47,14 +50,17 @@ class Worker:
     options: dict  # of Trainer
     patience: float = LOCK_SECONDS
 
-    def __call__(self, hand=None, steps=None) -> None:
-        """hand: a shared number, which of `recipes` is in hand; steps: the iterations done of each. Without: a Slurm job."""
+    def __call__(self, hand=None, steps=None, asked=()) -> None:
+        """hand: a shared number, which of `recipes` is in hand; steps: the iterations done of each. Without: a Slurm job.
+
+        asked: holds something once all are to stop.
+        """
         if alone := steps is None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # before a preemption: Slurm requeues only what is still there
         if self.options["device"] == "cpu":
             torch.set_num_threads(1)
         hand, idle = SimpleNamespace() if alone else hand, time.monotonic()
-        while (left := self.left()) and time.monotonic() < idle + self.patience:
+        while not asked and (left := self.left()) and time.monotonic() < idle + self.patience:
             for number in left:
                 hand.value, steps_done = number, None if alone else steps[number]
                 try:
@@ -65,6 +71,8 @@ class Worker:
                     said = self.fail(number, in_a_line(error))
                     if alone:
                         print(said, file=sys.stderr)
+                    elif isinstance(error, torch.AcceleratorError):
+                        os._exit(LOST)  # before the other threads' runs fail too: they go on from their checkpoints
                 idle = time.monotonic()
                 break  # and look again: the most valuable first
             else:
@@ -132,15 +140,17 @@ def run_parallel(recipes: list[Recipe], *, out: str | Path = "runs", jobs: int |
     end = time.monotonic() + (time_limit or float("inf"))
     spawn, running, failed, total = multiprocessing.get_context("spawn"), {}, {}, sum(map(work, worker.recipes))
     steps = [spawn.RawValue("q", 0) for _ in worker.recipes]
+    each, wanted = (wanted, min(wanted, 1)) if device != "cpu" else (1, wanted)  # workers in a process; processes to start
     if wanted:
-        tqdm.write(f"{len(steps)} runs, {wanted} at once, on {machine.device_name(torch.device(device))}", file=sys.stderr)
+        on = machine.device_name(torch.device(device))
+        tqdm.write(f"{len(steps)} runs, {wanted * each} at once, on {on}", file=sys.stderr)
     bar = tqdm(total=total, desc=f"0/{len(steps)} runs", mininterval=drawing_seconds(), miniters=0,
                bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}")  # fmt: skip
     with bar, between_steps() as asked:
         try:
             while (wanted or running) and not asked and time.monotonic() < end:
                 for _ in range(wanted):
-                    start(spawn, worker, steps, running)
+                    start(spawn, worker, each, steps, running)
                 multiprocessing.connection.wait([process.sentinel for process in running], timeout=0.5)
                 wanted = collect(running, worker, failed)
                 show(bar, running, worker, steps)
@@ -157,43 +167,68 @@ def run_parallel(recipes: list[Recipe], *, out: str | Path = "runs", jobs: int |
     return list(failed.values())
 
 
-def start(spawn, worker: Worker, steps: list, running: dict) -> None:
-    """A worker in a process of its own. Without Ctrl-C and SIGHUP, which a terminal sends to all: they are the parent's."""
-    process = spawn.Process(target=child, args=(worker, hand := spawn.RawValue("q", -1), steps))
+def start(spawn, worker: Worker, each: int, steps: list, running: dict) -> None:
+    """So many workers in a process of their own. Without Ctrl-C and SIGHUP, which a terminal sends to all: the parent's."""
+    hands = [spawn.RawValue("q", -1) for _ in range(each)]
+    process = spawn.Process(target=child, args=(worker, hands, steps))
     before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPS if number != signal.SIGTERM}
     try:
         process.start()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    running[process] = hand
+    running[process] = hands
 
 
-def child(worker: Worker, hand, steps: list) -> None:
-    """A worker's process. It ends with its parent, however that ends."""
-    threads = max(1, cores() // worker.options["beside"])
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(threads))  # all workers compile at the same time
+def child(worker: Worker, hands: list, steps: list) -> None:
+    """A process of workers. It ends with its parent, however that ends."""
+    threads = max(1, cores() * len(hands) // worker.options["beside"])
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(threads))  # all processes compile at the same time
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os.kill(os.getpid(), signal.SIGTERM)), daemon=True).start()
     try:
-        worker(hand, steps)
+        worker(hands[0], steps) if len(hands) == 1 else side_by_side(worker, hands, steps)
     except OSError as error:  # no room to leave word of a failure
         sys.exit(in_a_line(error))
+
+
+def side_by_side(worker: Worker, hands: list, steps: list) -> None:
+    """Workers in threads of one process, on a GPU with a CUDA stream each: there kernels of several runs overlap.
+
+    Those of several processes take turns instead, and four together were slower than one alone.
+    """
+
+    def one(hand) -> None:
+        with contextlib.nullcontext() if worker.options["device"] == "cpu" else torch.cuda.stream(torch.cuda.Stream()):
+            worker(hand, steps, asked)
+
+    sys.setswitchinterval(
+        5e-4
+    )  # seconds: a thread that has its next iteration to launch should not wait for the others' Python
+    with between_steps() as asked, ThreadPoolExecutor(len(hands)) as pool:
+        for ended in [pool.submit(one, hand) for hand in hands]:
+            ended.result()
 
 
 def collect(running: dict, worker: Worker, failed: dict, stopped: bool = False) -> int:
     """Take the processes that have ended out of `running`, and tell what failed. Returns how many are to be replaced."""
     as_asked, replaced, told = [128 + number for number in STOPS] + [-signal.SIGTERM], 0, set(failed)
     for process in [process for process in running if not process.is_alive()]:
-        number, code = running.pop(process).value, process.exitcode
+        numbers, code = [hand.value for hand in running.pop(process) if hand.value >= 0], process.exitcode
         if code == 0 or (stopped and code in as_asked):
             continue
+        if code == LOST:  # the run that met the failure has left word of it
+            replaced += 1
+            continue
         said = f"ended with status {code}" + " (killed, out of memory?)" * (code == -signal.SIGKILL)
-        failed[number] = f"{worker.recipes[number].name}: {said}" if number >= 0 else f"a worker {said} before it took a run"
-        if number >= 0:
+        if not numbers:
+            failed[-1] = f"a worker {said} before it took a run"
+            continue
+        for number in numbers:
+            failed[number] = f"{worker.recipes[number].name}: {said}"
             with contextlib.suppress(OSError):
                 worker.fail(number, said)
-                replaced += 1
+        replaced += 1
     for number in range(len(worker.recipes)):
         if number not in failed and worker.file(number, "failed").exists():
             failed[number] = worker.file(number, "failed").read_text()
@@ -207,7 +242,7 @@ def show(bar: tqdm, running: dict, worker: Worker, steps: list) -> None:
     shares = [
         1.0 if worker.file(n, "json").exists() else steps[n].value / recipe.steps for n, recipe in enumerate(worker.recipes)
     ]
-    at = [(worker.recipes[n], shares[n]) for n in sorted(hand.value for hand in running.values()) if n >= 0]
+    at = [(worker.recipes[n], shares[n]) for n in sorted(hand.value for hands in running.values() for hand in hands) if n >= 0]
     bar.set_description_str(f"{shares.count(1.0)}/{len(shares)} runs", refresh=False)
     bar.set_postfix_str(", ".join(f"{r.net_name} s{r.seed} {int(100 * share)}%" for r, share in at), refresh=False)
     done = sum(work(recipe) * share for recipe, share in zip(worker.recipes, shares, strict=True))
