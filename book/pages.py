@@ -34,7 +34,7 @@ def fill(text, known):
 
 def values(notebooks):
     """All values, given the executed notebooks (each with its .json beside it)."""
-    return paper() | judged() | recipes() | chapters(notebooks) | evidence() | machine()
+    return paper() | judged() | recipes() | chapters(notebooks) | evidence() | machine() | gpu()
 
 
 def paper():
@@ -236,6 +236,26 @@ def machine():
         "build:date": date(datetime.now().timestamp()),
         "build:commit": code(*revision()),
         "build:cuda": torch.version.cuda or "no GPU here",
+    }
+
+
+def gpu():
+    """What was measured on a GPU, by the newest of its benchmarks."""
+    from reslib.record import folder
+
+    found = json.loads(max((folder() / "bench").glob("gpu-*.json"), key=lambda path: path.stem[-10:]).read_text())
+    rate = [row.get("iterations_per_second") or 1e3 / row["ms"] for row in found["rows"]]
+    lines = [
+        [row["net"], row["how"], row["runs"], f"{1e3 * row['runs'] / each:.2f}", "" if "part" in row else f"{each:,.0f}"]
+        for row, each in zip(found["rows"], rate, strict=True)
+    ]
+    apart = found["largest_relative_difference_of_the_first_ten_losses"]
+    on = f"{found['device']}, {found['date']}, batches of {found['batch']}"
+    return {
+        "table:gpu": markdown([on, "how", "runs at once", "ms an iteration", "iterations a second, together"], lines),
+        "gpu:graph": f"{apart['graph against plain loop']:.1%}",
+        "gpu:compiled": f"{apart['compiled graph against plain loop']:.1%}",
+        "gpu:loop": f"{apart['plain loop against itself']:.1%}",
     }
 
 

@@ -146,9 +146,7 @@ def plan(
 def sweep(
     plan: Annotated[str | None, typer.Option(help="one group of the plan; default: all, the most valuable first")] = None,
     scale: Annotated[str, typer.Option(help="pocket, night or paper")] = "pocket",
-    jobs: Annotated[
-        int | None, typer.Option(help="runs at once; default: one a CPU core, 4 on a GPU (not measured yet), 1 on slurm")
-    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="runs at once; default: one a CPU core, 4 on a GPU, 1 on slurm")] = None,
     time_limit: Annotated[float | None, typer.Option(help="seconds; what runs then is stopped with a checkpoint")] = None,
     out: Annotated[Path, typer.Option(help="folder for records and checkpoints")] = Path("runs"),
     data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
