@@ -6,6 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 ROOT_FLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
+export V
 export OMP_WAIT_POLICY ?= PASSIVE  # as reslib sets it, also where torch is loaded first
 
 help:  ## say this
@@ -14,8 +15,11 @@ help:  ## say this
 env:  ## make .venv: pinned packages, FFCV, reslib itself (TORCH=cpu: PyTorch for the CPU only; PYTHON=python3.12: another Python)
 	@$(or $(PYTHON),$(error reslib needs Python 3.11 or newer, and there is none here: name one with PYTHON=path)) .ci/env.py
 
-book: env  ## run every chapter at demo scale and build the book: book/_build/html/index.html
+book: env  ## run what has changed at demo scale and build the book: book/_build/html/index.html (V=1: all that the tools say)
 	.venv/bin/python book/build.py
+
+pdf: book  ## print the whole book with Chromium or Chrome: book/_build/html/reslib.pdf
+	.venv/bin/python book/pdf.py
 
 test: env  ## run the tests (those on real images where CIFAR-10 is found: RESLIB_DATA, or ./data)
 	.venv/bin/python -m pytest
@@ -34,4 +38,4 @@ clean:  ## remove what was built, and caches; .venv, data and recorded runs stay
 	rm -rf book/_build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
-.PHONY: help env book test lab bench rerun clean
+.PHONY: help env book pdf test lab bench rerun clean

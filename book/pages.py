@@ -1,18 +1,23 @@
 """What the book's pages ask for: `{{ kind:name }}` in a page is replaced by a value computed here when it is built."""
 
+import base64
 import csv
+import hashlib
 import json
 import os
 import platform
 import re
 import subprocess
 from datetime import UTC, datetime
+from html import escape
 from importlib import metadata
 from pathlib import Path
 
+import board
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("reslib torch torchvision ffcv numpy scipy pandas scikit-learn numba matplotlib seaborn jupyterlab "
-            "jupytext papermill jupyter-book sphinx myst-nb sphinx-mathjax-offline").split()  # fmt: skip
+            "jupytext papermill jupyter-book sphinx myst-nb").split()  # fmt: skip
 SCALES = {  # what the steps of a scale are done on
     "demo": "scikit-learn's digits, 16 × 16",
     "pocket": "CIFAR-10, averaged to 16 × 16",
@@ -32,9 +37,33 @@ def fill(text, known):
     return re.sub(r"\{\{\s*(\w+:[\w.]+)\s*\}\}", value, text)
 
 
-def values(notebooks):
-    """All values, given the executed notebooks (each with its .json beside it)."""
-    return paper() | judged() | recipes() | chapters(notebooks) | evidence() | machine() | gpu()
+def values(notebooks, kept=None):
+    """All values, given the executed notebooks (each with its .json beside it). kept: where judgements are kept (a file)."""
+    known = paper() | judged(judgements(kept)) | recipes() | chapters(notebooks) | evidence() | machine() | gpu() | cite()
+    known |= {"html:cards": cards(notebooks), "link:first": f"notebooks/{notebooks[0].stem}.html"}
+    return known
+
+
+def judgements(kept):
+    """`board.judgements`, made anew only if the package's code or a record has changed: it takes up to a minute."""
+    from reslib.record import folder
+
+    files = [
+        *(ROOT / "reslib").rglob("*.py"),
+        *(ROOT / "reslib").rglob("*.csv"),
+        *folder().rglob("*.json"),
+        Path(board.__file__),
+    ]
+    key = hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in sorted(files))).hexdigest()
+    if kept and kept.exists() and (last := json.loads(kept.read_text()))["key"] == key:
+        return last["judged"]
+    made = board.judgements()
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        part = kept.with_suffix(".part")
+        part.write_text(json.dumps({"key": key, "judged": made}))
+        os.replace(part, kept)
+    return made
 
 
 def paper():
@@ -44,95 +73,129 @@ def paper():
     return {f"paper:{r['quantity']}": r["value"].replace("e9", " billion").replace("e6", " million") for r in rows}
 
 
-def judged():
-    """What reslib.evidence.claims says of each claim, and of all of them in short."""
+def judged(made):
+    """What the rules say of each claim, and of all of them in short. made: `board.judgements`."""
+    import pandas as pd
+
     from reslib.evidence import reruns, start
-    from reslib.evidence.claims import CLAIMS, KINDS, SPLIT, all_verdicts, claim_of, state, title
+    from reslib.evidence.claims import CLAIMS, KINDS, SPLIT, claim_of, state, title
     from reslib.evidence.counted import COUNTED
     from reslib.evidence.rules import RULES
 
-    rows = all_verdicts()
-    rows["of"] = [claim_of(rule).id for rule in rows.claim]
-    found = {claim.id: rows[rows.of == claim.id].to_dict("records") for claim in CLAIMS}
+    rows = pd.DataFrame(made["rows"])
+    titles, themes = headings()
+    titles = {claim: fill(text, paper()) for claim, text in titles.items()}
     known = {
         "count:claims": len(CLAIMS),
         "text:state": state(rows),
         "text:rerun_rule": " ".join(reruns.RULE.split()),
-        "table:overview": markdown(
-            ["claim", "what it says", *KINDS.values()],
-            [
-                [f"[{c.id}](#{c.id.lower()})", c.text, *(in_short(found[c.id], scale, SPLIT) for scale in KINDS)]
-                for c in CLAIMS
-            ],
-        ),
-        "table:public": markdown(
-            ["claim", "found, mean [95 % interval]", "verdict"],
-            [[f"[{r['of']}](#{r['of'].lower()})", minus(r["ours"]), r["verdict"]] for c in CLAIMS for r in found[c.id]
-             if r["scale"] == "public"],
-        ),
-    }  # fmt: skip
+        "html:matrix": board.matrix(made, themes, titles, KINDS, SPLIT),
+        "html:hero": board.hero(made),
+        "html:tally": board.tiles(tally(rows)),
+    }
     rules = [*RULES.items(), *COUNTED.items(), ("C22", start.judge)]
     for claim in CLAIMS:
-        told = {"What would show it": [sentence(claim.would_show)]}
+        told = {"What would show it": [board.sentence(claim.would_show)]}
         own = [(name, rule) for name, rule in rules if claim_of(name).id == claim.id]
         if own:
-            told["Rules"] = [f"{title(name)}: {sentence(' '.join(rule.__doc__.split()))}" for name, rule in own]
-        told["Verdicts"] = [verdict(row, title) for row in found[claim.id]] or ["not judged yet"]
+            told["Rules"] = [f"{title(name)}: {board.sentence(' '.join(rule.__doc__.split()))}" for name, rule in own]
         known[f"where:{claim.id}"] = claim.where
-        known[f"judged:{claim.id}"] = "\n\n".join(f"{term}\n: " + "\n: ".join(lines) for term, lines in told.items())
-        for row in found[claim.id]:
-            known[f"ours:{row['scale']}.{row['claim']}"] = minus(row["ours"])
-            known |= said(row)
+        known[f"judged:{claim.id}"] = "\n\n".join([
+            html(board.forest(claim.id, made, KINDS, SPLIT)),
+            html(f'<p class="treated" data-claim="{claim.id.lower()}"></p>' + run_links(made["runs"].get(claim.id, ()))),
+            ":::{dropdown} Its rules, as they were committed",
+            "\n\n".join(f"{term}\n: " + "\n: ".join(lines) for term, lines in told.items()),
+            ":::",
+        ])  # fmt: skip
+    for row in made["rows"]:
+        known[f"ours:{row['scale']}.{row['claim']}"] = board.minus(row["ours"])
+        known |= said(row)
+    for part in made["parts"]:
+        known.setdefault(f"part:{part['scale']}.{part['rule']}", re.sub("<[^>]*>", "", board.told(part)))
     return known
+
+
+def html(text):
+    """As a block of its own in a page."""
+    return f"```{{raw}} html\n{text}\n```"
+
+
+def headings():
+    """The claims' titles by id, and their ids by theme, as the claims page has them."""
+    titles, themes, theme = {}, {}, ""
+    for line in (ROOT / "book" / "claims.md").read_text(encoding="utf-8").splitlines():
+        if found := re.match(r"### (C\d+) · (.+)", line):
+            titles[found[1]] = found[2]
+            themes.setdefault(theme, []).append(found[1])
+        elif line.startswith("## "):
+            theme = line[3:]
+    return titles, themes
+
+
+def run_links(names):
+    """The records that a claim's rules have read, as links into the book's copy of them."""
+    links = " ".join(f'<a href="records/{name}.json">{name}</a>' for name in names)
+    return f'<details class="runs"><summary>{len(names)} recorded runs (JSON)</summary>{links}</details>' if names else ""
+
+
+def tally(rows):
+    """How many claims each kind of evidence has decided, for the tiles of the first page and of the status page."""
+    from reslib.evidence.claims import KINDS
+
+    decided = rows[~rows.verdict.str.startswith(("incomplete", "too few", "shown"))]
+    count = decided.groupby("scale")["of"].nunique()
+    words = {"paper": "tested by our own runs at the paper's scale", "public": "judged by public runs at the paper's scale",
+             "counted": "counted, exactly", "pocket": "shown by short training: directions only"}  # fmt: skip
+    assert set(words) <= set(KINDS)
+    return [(int(count.get(scale, 0)), what, "claims.html") for scale, what in words.items()]
 
 
 def said(row):
     """says:SCALE.RULE.VERDICT, for prose that fits one verdict alone: the build fails where the verdict is another."""
     word = re.sub(r" \(.*", "", row["verdict"]).replace(" ", "_")
-    return {f"says:{row['scale']}.{row['claim']}.{word}": f"[{row['of']}](#{row['of'].lower()})"}
+    return {f"says:{row['scale']}.{row['claim']}.{word}": row["of"]}
 
 
-def minus(text):
-    """Hyphens before numbers and between nets as minus signs."""
-    return re.sub(r"(?<![\w)])-(?=\d)| - ", lambda m: "−" if m[0] == "-" else " − ", text)
+def cards(notebooks):
+    """The chapters as cards: number, title, what is asked, and the first figure in small (build.py has put it there)."""
+    made = []
+    for number, path in enumerate(notebooks, 1):
+        prose = "\n".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "markdown")
+        found = re.search(r"\*\*The paper says:\*\*\s*(.+?)(?=\n>\s*\n|\n\n|\Z)", prose, re.S)
+        says = re.sub(r"[*_`$\\]|\{[^}]*\}", "", re.sub(r"\s*\n>?\s*", " ", found[1])) if found else ""
+        says = says if len(says) < 170 else says[:160].rsplit(" ", 1)[0] + " …"
+        small = thumbnail(path)
+        image = f'<img src="_static/thumbs/{path.stem}.{small[0]}" alt="" loading="lazy">' if small else ""
+        text = f"<span><b>{number} · {escape(title(path))}</b> {escape(says)}</span>"
+        made.append(f'<a class="chapter" href="notebooks/{path.stem}.html">{image}{text}</a>')
+    return html(f'<div class="chapters">{"".join(made)}</div>')
 
 
-def sentence(text):
-    return text[0].upper() + text[1:] + "." * (not text.endswith((".", ".)")))
+def thumbnail(notebook):
+    """The first figure of an executed notebook: its file's ending and its bytes; None where it has none."""
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        if "figure" in cell["metadata"].get("mystnb", {}):
+            for output in cell.get("outputs", []):
+                data = {
+                    kind: value if isinstance(value, str) else "".join(value) for kind, value in output.get("data", {}).items()
+                }
+                if "image/svg+xml" in data:
+                    return "svg", data["image/svg+xml"].encode()
+                if "image/png" in data:
+                    return "png", base64.b64decode(data["image/png"])
+    return None
 
 
-def verdict(row, title):
-    n = "" if row["n"] == "exact" else f", n = {row['n']}"
-    why = f" ({row['why']})" if row["why"] else ""
-    return f"**{row['verdict']}** ({title(row['claim'])}; {row['kind']}{n}){why}: {minus(row['ours'])}"
+def cite():
+    """How to cite: BibTeX of the book, from CITATION.cff, and the address of the repository where there is one."""
+    import yaml
 
-
-def in_short(rows, scale, split):
-    rows = [row for row in rows if row["scale"] == scale]
-    return "; ".join(row["verdict"] + f" ({split.get(row['claim'])})" * (row["claim"] in split) for row in rows)
-
-
-def key_figure(path):
-    """The front page's figure, as SVG: the differences between deep and shallow nets that public reruns found."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from reslib.evidence import figures, plots, reruns
-
-    plots.style()
-    plt.rcParams.update({"svg.hashsalt": "reslib", "svg.fonttype": "none"})
-    chosen = {"C1": "plain", "C13": "plain", "C5": "resnet"}
-    rows = {}
-    for claim, net in chosen.items():
-        for what, table in reruns.effects(claim).groupby("comparison", sort=False):
-            if what.startswith(("plain-56", "ResNet-56")):
-                rows[what] = (net, table, None)
-    figure, ax = plt.subplots(figsize=(8, 2.6))
-    figures.strips(rows, ax)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    about = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    authors = " and ".join(one.get("name") or f"{one['family-names']}, {one['given-names']}" for one in about["authors"])
+    fields = {"title": "{" + about["title"] + "}", "author": "{" + authors + "}", "version": about.get("version"),
+              "year": str(about.get("date-released", ""))[:4], "url": about.get("repository-code")}  # fmt: skip
+    lines = [f"  {name} = {{{value}}}" for name, value in fields.items() if value]
+    return {"text:bibtex": "@software{reslib,\n" + ",\n".join(lines) + "\n}"}
 
 
 def recipes():
@@ -188,6 +251,7 @@ def evidence():
     done = planned.groupby(["plan", "scale"])[["recorded", "runs"]].sum()
     planned["all"] = planned.runs * planned.hours
     cost = planned.groupby("scale", sort=False)[["runs", "recorded", "all"]].sum().itertuples()
+    cost = [tuple(row) for row in cost]
     plan = [
         [
             group.name,
@@ -203,13 +267,33 @@ def evidence():
          ", ".join(sorted({code(c[:10], not dirty) for c, dirty in zip(runs["commit"], runs["dirty"], strict=True)}))]
         for names, runs in (rows.groupby(["data", "net", "with", "scale"], sort=False) if len(rows) else ())
     ]  # fmt: skip
+    totals = [(f"{row[2]} of {row[1]}", f"planned runs at {row[0]} scale are recorded", "rerun.html") for row in cost]
+    paper = next((row for row in cost if row[0] == "paper"), ("paper", 0, 0, 0))
     return {
+        "html:board": board.tiles(totals),
+        "count:paper_planned": paper[1],
+        "table:changes": changed(),
         "table:records": markdown(["data", "net", "with", "scale", "seeds", "recorded", "on", "commit"], lines),
         "table:plan": markdown(["group", "runs", "for", *SEEDS], plan),
         "table:cost": markdown(["scale", "runs", "recorded", "hours of all"], [[*row[:3], f"{row[3]:,.0f}"] for row in cost]),
         "count:paper_runs": (rows.scale == "paper").sum(),
         "text:never": unstarted(deep.sort_values("depth").record),
     }
+
+
+def changed():
+    """The commits that changed the evidence, as a table; a word where there is no git."""
+    paths = [
+        "notebooks/records",
+        *(f"reslib/evidence/{name}" for name in ("rules.py", "counted.py", "paper.csv", "reruns.csv")),
+    ]
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), "log", "--format=%cs|%h|%s", "-n", "60", "--no-merges", "--", *paths],
+                              capture_output=True, text=True, check=True)  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "*Not known: this copy was built outside a git checkout.*"
+    rows = [line.split("|", 2) for line in done.stdout.splitlines()]
+    return markdown(["date", "commit", "what"], [[day, f"`{commit}`", what] for day, commit, what in rows])
 
 
 def between(values):

@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import urllib.parse
 import urllib.request
 from html.parser import HTMLParser
 
+import jupytext
 import nbformat
 import pytest
 
@@ -61,7 +63,7 @@ def sample(build, tmp_path_factory):
         ("import pandas as pd\n\npd.DataFrame({f'column {i}': [1, 2] for i in range(30)})", {"mystnb": TABLE}),
         "from tqdm.auto import tqdm\n\nfor _ in tqdm(range(30), desc='training'):\n    pass",
     )
-    notebook.with_suffix(".py").write_text("# A sample chapter\n")
+    jupytext.write(jupytext.read(notebook), notebook.with_suffix(".py"), fmt="py:percent")
     return build.build(notebook.parent, folder).parent
 
 
@@ -77,7 +79,8 @@ def site(request, root):
 
 
 def pages(site):
-    return [site / f"{name}.html" for name in ("index", "claims", "rerun", "status", "references")] + chapters(site)
+    names = ("index", "claims", "rerun", "status", "changes", "cite", "references")
+    return [site / f"{name}.html" for name in names] + chapters(site)
 
 
 def chapters(site):
@@ -117,14 +120,13 @@ class Browser:
         return answer["result"].get("value")
 
     def open(self, address, width=1280, scheme="light"):
-        """Open a page and wait until its equations are set."""
+        """Open a page and wait until it is loaded, its equations set."""
         self.events.clear()
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.send("Page.navigate", url=address)
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(json.loads(self.socket.recv()))
-        self.run("window.MathJax?.startup?.promise?.then(() => 0)")
 
     def complaints(self):
         """Errors and warnings on the console, and uncaught exceptions."""
@@ -166,7 +168,7 @@ def has_equations(site, page):
     if text is None:
         cells = json.loads(source.with_suffix(".ipynb").read_text())["cells"]
         text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    return "$" in text or "\\begin{equation}" in text
+    return "$" in re.sub(r"```.*?```", "", text, flags=re.S) or "\\begin{equation}" in text
 
 
 def test_equations_are_typeset(site, browser):
@@ -174,8 +176,8 @@ def test_equations_are_typeset(site, browser):
         browser.open(page.as_uri())
         written = browser.run("document.querySelectorAll('.math').length")
         assert bool(written) == has_equations(site, page), page
-        assert browser.run("document.querySelectorAll('.math mjx-container svg').length") >= written, page
-        assert not browser.run("document.querySelectorAll('mjx-merror, [data-mjx-error]').length"), page
+        assert browser.run("[...document.querySelectorAll('.math')].every(m => m.querySelector('.katex'))"), page
+        assert not browser.run("document.querySelectorAll('.katex-error').length"), page
 
 
 def test_figures_and_tables_are_numbered_and_loaded(site, browser):
@@ -193,11 +195,11 @@ def test_figures_and_tables_are_numbered_and_loaded(site, browser):
         )
 
 
-def test_the_sample_has_a_figure_and_a_table_and_the_bar_at_its_end(sample, browser):
+def test_the_sample_has_a_figure_and_a_table_and_no_bar(sample, browser):
     browser.open((sample / "notebooks" / "01_sample.html").as_uri())
     captions = browser.run("[...document.querySelectorAll('figcaption')].map(c => c.innerText.replace(/\\s*#?\\s*$/, ''))")
     assert captions == ["Figure 1.1 Error over steps.", "Table 1.1 Runs and their errors."]
-    assert "training: 100%" in browser.run("document.body.innerText")
+    assert "100%" not in browser.run("document.body.innerText")
     assert "widget" not in (sample / "notebooks" / "01_sample.html").read_text()
 
 
@@ -311,7 +313,7 @@ def test_a_page_may_not_ask_for_what_nobody_knows(build):
 ])  # fmt: skip
 def test_what_a_page_would_load_from_the_network_is_found(build, tmp_path, name, text, found):
     (tmp_path / name).write_text(text)
-    assert bool(build.network(tmp_path)) == found
+    assert bool(build.finish.network(tmp_path)) == found
 
 
 def test_a_failing_chapter_stops_the_build_with_its_name_and_error(build, tmp_path):
@@ -321,29 +323,72 @@ def test_a_failing_chapter_stops_the_build_with_its_name_and_error(build, tmp_pa
     assert not (tmp_path / "_build" / "html").exists()
 
 
-def test_a_chapter_is_run_again_only_if_something_changed(build, tmp_path, monkeypatch):
-    runs = []
-    monkeypatch.setattr(build, "ROOT", tmp_path)
-    monkeypatch.setattr(build, "call", lambda *words, failure: runs.append(shutil.copy(words[2], words[3])))
+def test_a_chapter_is_run_again_only_if_something_that_it_reads_has_changed(build, tmp_path, monkeypatch):
+    chapters, runs = build.chapters, []
+
+    def call(*words, failure, note, shell):
+        runs.append(shutil.copy(words[2], words[3]))
+        note.write_text(f"{used}\n{tmp_path / 'records' / 'run.json'}\n")
+
+    monkeypatch.setattr(chapters, "call", call)
     monkeypatch.setenv("RESLIB_RECORDS", str(tmp_path / "records"))
     for folder in ("reslib", "records"):
         (tmp_path / folder).mkdir()
+    used, other, record = tmp_path / "reslib" / "used.py", tmp_path / "reslib" / "other.py", tmp_path / "records" / "run.json"
+    for path in (used, other, record):
+        path.write_text("1")
     parameters = ("scale = 'demo'", {"tags": ["parameters"]})
     notebook = write(tmp_path / "notebooks" / "01_a.ipynb", "# A", parameters)
 
     def run(scale=None):
         """How often the notebook was run so far, after asking for it once more."""
-        build.run(notebook, tmp_path / "done", scale)
+        chapters.run(notebook, tmp_path / "done", scale)
         return len(runs)
 
     assert [run(), run()] == [1, 1]
-    (tmp_path / "reslib" / "code.py").write_text("1\n")
+    used.write_text("2")
     assert [run(), run()] == [2, 2]
-    (tmp_path / "records" / "run.json").write_text("{}")
+    other.write_text("2")  # which the chapter does not read
+    assert run() == 2
+    record.write_text("{}")
     assert [run(), run()] == [3, 3]
-    write(notebook, "# A", parameters, "1 + 1")
+    (tmp_path / "records" / "new.json").write_text("{}")
     assert [run(), run()] == [4, 4]
-    assert [run("pocket"), run("pocket"), run()] == [5, 5, 6]
+    write(notebook, "# A", parameters, "1 + 1")
+    assert [run(), run()] == [5, 5]
+    assert [run("pocket"), run("pocket"), run()] == [6, 6, 7]
     (tmp_path / "done" / "01_a.ipynb").unlink()
-    assert [run("pocket"), run("pocket")] == [7, 7]
+    assert [run("pocket"), run("pocket")] == [8, 8]
     assert json.loads((tmp_path / "done" / "01_a.json").read_text())["parameters"] == {"scale": "pocket"}
+
+
+def test_what_a_chapter_reads_is_noted(build, tmp_path, monkeypatch):
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "run.json").write_text("{}")
+    monkeypatch.setenv("RESLIB_RECORDS", str(tmp_path / "records"))
+    code = "import reslib.recipes\nfrom reslib.record import folder\n\n(folder() / 'run.json').read_text()"
+    notebook = write(tmp_path / "notebooks" / "01_a.ipynb", "# A", code)
+    done = build.chapters.run(notebook, tmp_path / "done")
+    read = {path.rsplit("/", 1)[-1] for path in json.loads(done.with_suffix(".json").read_text())["read"]}
+    assert {"run.json", "records", "recipes.py", "record.py"} <= read and "sweep.py" not in read
+
+
+def test_chapters_are_those_of_the_table_of_contents(build, tmp_path):
+    for name in ("01_a", "Untitled", "01_a-Copy1"):
+        write(tmp_path / f"{name}.ipynb", "# A")
+    assert [path.stem for path in build.chapters.listed(tmp_path)] == ["01_a"]
+    with pytest.raises(SystemExit, match="holds no chapter"):
+        build.chapters.listed(tmp_path / "nothing")
+
+
+def test_an_edited_script_is_followed_by_its_notebook(build, tmp_path, capsys):
+    notebook = write(tmp_path / "01_a.ipynb", "# A", "1 + 1")
+    script = notebook.with_suffix(".py")
+    jupytext.write(jupytext.read(notebook), script, fmt="py:percent")
+    build.chapters.follow(notebook)
+    assert not capsys.readouterr().out
+    script.write_text(script.read_text().replace("1 + 1", "1 + 2"))
+    os.utime(notebook, (1, 1))
+    build.chapters.follow(notebook)
+    assert "01_a.py is younger" in capsys.readouterr().out
+    assert "1 + 2" in notebook.read_text()

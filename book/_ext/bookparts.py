@@ -6,11 +6,9 @@ A name that begins with "tab-" makes it a numbered table, its caption above (cus
 
 from pathlib import Path
 
+import yaml
 from docutils import nodes
 from sphinx.transforms import SphinxTransform
-
-# the summaries of search results are fetched, which a browser forbids in a folder
-NO_SUMMARIES = 'if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;'
 
 
 class table_figure(nodes.figure):
@@ -40,13 +38,54 @@ def add_script_download(app, pagename, templatename, context, doctree):
                 })  # fmt: skip
 
 
+def buttons(options, address):
+    """The theme's options with the buttons that need the repository's address; as they are where there is none."""
+    if not address:
+        return options
+    return options | {
+        "repository_url": address, "repository_branch": "main", "path_to_docs": "", "use_repository_button": True,
+        "use_edit_page_button": True, "use_issues_button": True,
+        "launch_buttons": {"colab_url": "https://colab.research.google.com", "binderhub_url": "https://mybinder.org"},
+    }  # fmt: skip
+
+
+def add_buttons(app, config):
+    about = yaml.safe_load((Path(__file__).parents[2] / "CITATION.cff").read_text(encoding="utf-8"))
+    config.html_theme_options = buttons(config.html_theme_options, about.get("repository-code"))
+
+
+def katex_inline(self, node):
+    self.body.append(self.starttag(node, "span", "", CLASS="math") + self.encode(node.astext()) + "</span>")
+    raise nodes.SkipNode
+
+
+def katex_block(self, node):
+    self.body.append(self.starttag(node, "div", CLASS="math"))
+    if node["number"]:
+        self.body.append(f'<span class="eqno">({self.encode(str(node["number"]))})')
+        self.add_permalink_ref(node, "Link to this equation")
+        self.body.append("</span>")
+    text = node.astext()
+    text = f"\\begin{{split}}{text}\\end{{split}}" if "\\\\" in text and not node.get("nowrap") else text
+    self.body.append(f"<span>{self.encode(text)}</span></div>")
+    raise nodes.SkipNode
+
+
+def load_katex(app, pagename, templatename, context, doctree):
+    if doctree is not None and any(doctree.findall(lambda n: isinstance(n, nodes.math | nodes.math_block))):
+        app.add_css_file("vendored/katex/katex.min.css")
+        app.add_js_file("vendored/katex/katex.min.js", loading_method="defer", priority=400)
+
+
 def setup(app):
+    app.add_html_math_renderer("katex", (katex_inline, None), (katex_block, None))
+    app.connect("html-page-context", load_katex)
+    app.connect("config-inited", add_buttons)
     app.add_enumerable_node(
         table_figure, "table",
         html=(lambda self, node: self.visit_figure(node), lambda self, node: self.depart_figure(node)),
     )  # fmt: skip
     app.add_transform(CountTables)
-    app.add_js_file(None, body=NO_SUMMARIES)
     app.connect("html-page-context", add_script_download, priority=900)
     for event, listeners in app.events.listeners.items():  # thebe would put a CDN's address into every page
         if event != "builder-inited":
