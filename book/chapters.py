@@ -5,6 +5,7 @@ that its last run has read are the same.
 """
 
 import hashlib
+import html
 import json
 import os
 import shutil
@@ -172,7 +173,11 @@ def still(notebook):
             output.get("data", {}).pop("text/csv", None)
             if output.get("data", {}).pop(kind("view"), None):
                 output["data"] = {}
-            if "figure" in cell["metadata"].get("mystnb", {}) and list(output.get("data", {})) == ["text/plain"]:
+            figure = cell["metadata"].get("mystnb", {})
+            words, drawn = figure.get("image", {}).get("alt"), "".join(output.get("data", {}).get("text/html", ""))
+            if words and drawn:  # what its author says of a figure stands before its numbers
+                output["data"]["text/html"] = drawn.replace('aria-label="', f'aria-label="{html.escape(words)} ')
+            if "figure" in figure and list(output.get("data", {})) == ["text/plain"]:
                 output["data"] = {}
         if "outputs" in cell:
             cell["outputs"] = [output for output in cell["outputs"] if output.get("data") != {}]

@@ -26,10 +26,13 @@ def finish(site, scripts, done):
     icons(site)
     if fetched := network(site):
         raise SystemExit("the book would use the network:\n" + "\n".join(fetched))
+    if silent := untold(site):
+        raise SystemExit("the book has figures that are not told in words (40 characters at least):\n" + "\n".join(silent))
 
 
 def evidence(site, notebook):
-    """Write what a chapter shows as CSV, and what it has read as JSON; returns (CSV by figure's name, its sidecar)."""
+    """Write what a chapter shows as CSV and SVG, and what it has read as JSON; returns (CSV by figure's name, its sidecar)."""
+    from reslib.evidence import svg
     from reslib.record import folder
 
     sidecar = json.loads(notebook.with_suffix(".json").read_text())
@@ -45,6 +48,8 @@ def evidence(site, notebook):
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         name = cell["metadata"].get("mystnb", {}).get("figure", {}).get("name", "")
         for output in cell.get("outputs", ()):
+            if name and (drawn := svg.alone("".join(output.get("data", {}).get("text/html", "")))):
+                (target / f"{name}.svg").write_text(drawn, encoding="utf-8")
             if name and "text/csv" in output.get("data", {}):
                 (target / f"{name}.csv").write_text("".join(output["data"]["text/csv"]), encoding="utf-8")
                 data[name] = f"_data/{notebook.stem}/{name}.csv"
@@ -86,6 +91,18 @@ LOOK = """/* icons: the shapes of Font Awesome Free (CC BY 4.0), as masks of the
 :root { --pst-icon-external-link: ""; --pst-icon-download: ""; --pst-icon-search-minus: ""; --pst-breadcrumb-divider: "/"; }
 :is(.admonition-title, .versionmodified, .onthispage)::after { content: none !important; }
 .fa-lg { font-size: 1.25em; vertical-align: -0.075em; }"""
+
+
+def untold(site):
+    """Figures of the chapters whose text alternative is missing, a file's name or shorter than 40 characters: "page: text"."""
+    found = []
+    for page in sorted((site / "notebooks").glob("*.html")):
+        figures = re.findall(r"<figure.*?</figure>", page.read_text(encoding="utf-8"), re.S)
+        for drawn in (tag for figure in figures for tag in re.findall(r"<img [^>]*>|<svg [^>]*>", figure)):
+            told = re.search(r'(?:alt|aria-label)="([^"]*)"', drawn)
+            if not told or len(told[1]) < 40 or "_images/" in told[1]:
+                found.append(f"{page.name}: {told[1] if told else drawn[:200]}")
+    return found
 
 
 class Loads(html.parser.HTMLParser):

@@ -78,6 +78,7 @@ def sources(soup, article, stem, up, data, sidecar):
         picture = figure.find("img")
         links = [("code", f"#code-{name}"), ("data (CSV)", f"{up}{data[name]}"), ("runs (JSON)", f"{up}records/{stem}.json")]
         links += [(Path(picture["src"]).suffix[1:].upper(), picture["src"])] if picture and picture.get("src") else []
+        links += [("SVG", f"{up}{data[name].removesuffix('.csv')}.svg")] if figure.find("svg") else []
         line = soup.new_tag("p", attrs={"class": "made-from"})
         for word, address in links:
             link = soup.new_tag("a", href=address)

@@ -173,12 +173,16 @@ def cards(notebooks):
 
 def thumbnail(notebook):
     """The first figure of an executed notebook: its file's ending and its bytes; None where it has none."""
+    from reslib.evidence import svg
+
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         if "figure" in cell["metadata"].get("mystnb", {}):
             for output in cell.get("outputs", []):
                 data = {
                     kind: value if isinstance(value, str) else "".join(value) for kind, value in output.get("data", {}).items()
                 }
+                if drawn := svg.alone(data.get("text/html", "")):
+                    return "svg", drawn.encode()
                 if "image/svg+xml" in data:
                     return "svg", data["image/svg+xml"].encode()
                 if "image/png" in data:

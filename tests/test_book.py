@@ -10,6 +10,7 @@ import time
 import urllib.parse
 import urllib.request
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import jupytext
 import nbformat
@@ -24,7 +25,13 @@ websocket = pytest.importorskip("websocket")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = """--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update
     --disable-sync --remote-debugging-port=0 --remote-allow-origins=*""".split()
-FIGURE = {"figure": {"caption": "Error over steps.", "name": "fig-sample"}}
+FIGURE = {"figure": {"caption": "Error over steps.", "name": "fig-sample"}, "image": {"alt": "Plain nets fall later."}}
+CURVES = """_, axes = plt.subplots(1, 2, sharey=True)
+for ax in axes:
+    for depth in (20, 56):
+        ax.plot(range(20), [90 - i * 40 / depth for i in range(20)], color=plots.colour(depth), label=f"ResNet-{depth}")
+        ax.set(xlabel="iterations", ylabel="error (%)")
+    ax.legend()"""
 TABLE = {"figure": {"caption": "Runs and their errors.", "name": "tab-sample"}}
 
 
@@ -59,7 +66,8 @@ def sample(build, tmp_path_factory):
         folder / "notebooks" / "01_sample.ipynb",
         "# A sample chapter\n\nThe block computes\n\n$$ y = F(x) + x \\tag{1} $$\n\n## Once more\n\nwith $W_s$.",
         ('scale = "demo"  # demo, pocket\ndepths = "20,56"', {"tags": ["parameters"]}),
-        ("import matplotlib.pyplot as plt\n\nplt.plot([3, 2, 1]);", {"mystnb": FIGURE}),
+        "import matplotlib.pyplot as plt\n\nfrom reslib.evidence import plots\n\nplots.style()",
+        (CURVES, {"mystnb": FIGURE}),
         ("import pandas as pd\n\npd.DataFrame({f'column {i}': [1, 2] for i in range(30)})", {"mystnb": TABLE}),
         "from tqdm.auto import tqdm\n\nfor _ in tqdm(range(30), desc='training'):\n    pass",
     )
@@ -221,8 +229,46 @@ def test_dark_mode(site, browser):
         assert browser.run("document.documentElement.dataset.theme") == "light" and browser.run(luminance) > 200
         browser.open(page.as_uri(), scheme="dark")
         assert browser.run("document.documentElement.dataset.theme") == "dark" and browser.run(luminance) < 60
-    paper = "getComputedStyle(document.querySelector('.cell_output img')).backgroundColor"
-    assert browser.run(paper) == "rgb(255, 255, 255)"  # black lines on dark ground would be lost
+        letters = "[...document.querySelectorAll('.plot-wide text')].map(t => getComputedStyle(t).fill)"
+        assert not {"rgb(0, 0, 0)", "rgb(38, 38, 38)"} & set(browser.run(letters)), page  # they would be lost on dark ground
+
+
+def test_figures_are_drawn_in_the_page_and_told_in_words(build, site, browser):
+    assert build.finish.untold(site) == []
+    for page in chapters(site):
+        browser.open(page.as_uri())
+        told = "[...document.querySelectorAll('svg.plot-wide, .cell_output img')].map(e => e.ariaLabel ?? e.alt)"
+        assert all(len(words) >= 40 for words in browser.run(told)), page
+        for drawn in (site / "_data" / page.stem).glob("*.svg"):
+            assert ElementTree.parse(drawn).getroot().get("viewBox"), drawn
+        assert not browser.run("[...document.images].filter(i => i.closest('.cell_output') && i.src.endsWith('.png')).length")
+
+
+def test_figures_fit_a_telephone(site, browser):
+    wide = """[...document.querySelectorAll('figure:has(.drawn)')].filter(f => f.scrollWidth > f.clientWidth
+        || [...f.querySelectorAll('svg')].some(s => s.getBoundingClientRect().right > innerWidth)).length"""
+    for page in chapters(site):
+        browser.open(page.as_uri(), width=360)
+        assert browser.run(wide) == 0, page
+        narrow = "[...document.querySelectorAll('.plot-narrow')].every(n => n.checkVisibility()"
+        assert browser.run(f"{narrow} && !n.previousElementSibling.checkVisibility())"), page
+
+
+def test_the_values_of_a_figure_can_be_read_with_the_keyboard(sample, browser):
+    browser.open((sample / "notebooks" / "01_sample.html").as_uri())
+    assert "Plain nets fall later." in browser.run("document.querySelector('.drawn svg').ariaLabel")
+    browser.run("document.querySelector('.plot-bar button').click()")
+    assert browser.run("document.querySelectorAll('.plot-chart canvas').length") == 2
+    press = """(key => { const place = document.querySelector('.plot-chart [tabindex]'); place.focus();
+        place.dispatchEvent(new KeyboardEvent('keydown', {key})); return new Promise(requestAnimationFrame); })"""
+    browser.run(f"{press}('End').then(() => 0)")
+    until = time.monotonic() + 10
+    while "iterations" not in (said := browser.run("document.querySelector('.values').innerText")) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert said == "iterations 19: ResNet-20 52, ResNet-56 76.4"
+    browser.run("document.querySelector('.plot-chart').previousElementSibling.querySelector('input').click()")
+    browser.run(f"{press}('End').then(() => 0)")
+    assert not browser.complaints()
 
 
 def test_on_a_telephone_only_wide_things_scroll(site, browser):

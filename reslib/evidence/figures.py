@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from .comparison import interval
-from .plots import PALETTE
+from .plots import colour as shade
 from .reruns import RECIPES, name
 
-KINDS = {"plain": ("#b04a00", "s"), "resnet": ("#0b5394", "o")}  # colour and marker
+KINDS = {"plain": (shade(56, True), "s"), "resnet": (shade(56), "o")}  # colour and marker
 POINTS = "percentage points"
 HEADINGS = ("the paper's recipe", "near recipes", "recipe not stated", "far recipes")
 
@@ -97,7 +97,7 @@ def depth(levels: pd.DataFrame, paper: dict[str, dict[int, float]], ax: Axes | N
 def responses(layers: pd.DataFrame, axes) -> None:
     """Each layer's response of published nets (Fig. 7), in order and ranked: rows of `reruns.responses`; two Axes."""
     for (_, kind, depth_), part in layers.groupby(["source", "net", "depth"]):
-        look = dict(color=PALETTE[depth_], ls="--" if kind == "plain" else "-", lw=1.3, label=name(kind, depth_))
+        look = dict(color=shade(depth_, kind == "plain"), ls="--" if kind == "plain" else "-", lw=1.3, label=name(kind, depth_))
         axes[0].plot(part.layer, part.response_std, **look)
         axes[1].plot(range(1, len(part) + 1), part.response_std.sort_values(ascending=False), **look)
     for ax, order in zip(axes, ("in its order", "sorted by magnitude"), strict=True):

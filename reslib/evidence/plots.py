@@ -1,32 +1,55 @@
 """The book's figures: DataFrames in, matplotlib Axes out. Every figure says at which scale its runs were made.
 
-Plain nets are dashed, residual nets solid, and depths differ in colour and lightness, so figures can be read in greyscale.
+Plain nets are dashed and orange, residual nets solid and blue, the darker the deeper (on a dark page: the lighter), so that
+figures can be read in greyscale and by the colour-blind.
 """
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
 from ..recipes import Recipe
+from . import svg
 
-PALETTE = {
-    20: "#e69f00",
-    32: "#56b4e9",
-    44: "#009e73",
-    56: "#0b5394",
-    110: "#8b1a4f",
-}  # by depth; told apart when colour-blind
+DEPTHS = (8, 14, 20, 32, 44, 56, 110, 1202)
 OTHER = "#555555"
+RESIDUAL_HUE, PLAIN_HUE = "#1c6fd1", "#d95f02"
+
+
+def shades(hue: str, n: int) -> list[str]:
+    """n shades of a hue, light to dark in equal ratios, each 3 to 1 or more from a white page (its twin from a dark one)."""
+    steps = (3.15 * (14 / 3.15) ** (i / max(1, n - 1)) for i in range(n))  # contrasts with white
+    return [svg.tinted(hue, 1.05 / step - 0.05) for step in steps]
+
+
+PALETTE = dict(zip(DEPTHS, shades(RESIDUAL_HUE, len(DEPTHS)), strict=True))  # residual nets, by depth
+PLAIN = dict(zip(DEPTHS, shades(PLAIN_HUE, len(DEPTHS)), strict=True))
+
+
+def colour(depth: int, plain: bool = False) -> str:
+    """The colour of a net of this depth in every figure; a depth that the paper does not have is grey."""
+    return (PLAIN if plain else PALETTE).get(depth, OTHER)
 
 
 def style() -> None:
-    """Set the look of all figures of a notebook."""
+    """Set the look of all figures of a notebook, and let it display them as SVG within the page."""
     sns.set_theme(context="notebook", style="whitegrid", font_scale=0.85)
     plt.rcParams.update({"figure.figsize": (8, 3.6), "figure.dpi": 110, "figure.constrained_layout.use": True,
-                         "savefig.facecolor": "white", "legend.frameon": False})  # fmt: skip
+                         "figure.facecolor": "none", "axes.facecolor": "none", "legend.frameon": False})  # fmt: skip
+    try:
+        from IPython import get_ipython
+        from matplotlib_inline.config import InlineBackend
+    except ImportError:  # a script
+        return
+    if shell := get_ipython():
+        plt.figure()  # now, so that the notebook's own way to show figures is set up, and can be replaced
+        plt.close()
+        InlineBackend.instance(parent=shell).figure_formats = set()
+        shell.display_formatter.formatters["text/html"].for_type(Figure, svg.html)
 
 
 def about(recipe: Recipe, n: int) -> str:
@@ -48,11 +71,11 @@ def learning_curve(curves: pd.DataFrame, column: str, ax: Axes | None = None) ->
     ax = ax or plt.gca()
     for (shortcut, depth), group in curves.dropna(subset=column).groupby(["shortcut", "depth"], sort=True):
         line = "--" if shortcut == "none" else "-"
-        colour = PALETTE.get(depth, OTHER)
-        for _, run in group.groupby("seed"):
-            ax.plot(run.step, run[column], line, color=colour, alpha=0.35, lw=0.7)
+        look, name = colour(depth, shortcut == "none"), _label(depth, shortcut)
+        for seed, run in group.groupby("seed"):
+            ax.plot(run.step, run[column], line, color=look, alpha=0.35, lw=0.7, label=f"_{name}, {seed}")
         mean = group.groupby("step")[column].mean()
-        ax.plot(mean.index, mean, line, color=colour, lw=1.8, label=_label(depth, shortcut))
+        ax.plot(mean.index, mean, line, color=look, lw=1.8, label=name)
     ax.set(xlabel="iterations", ylabel=f"{'running training' if column == 'train_error' else 'test'} error (%)")
     ax.set_ylim(bottom=0)
     ax.locator_params(axis="x", nbins=6)
@@ -68,18 +91,11 @@ def depth_effect(runs: pd.DataFrame, column: str, ax: Axes | None = None) -> Axe
     ax = ax or plt.gca()
     for shortcut, group in runs.groupby("shortcut"):
         plain = shortcut == "none"
-        colour, marker = ("#b04a00", "s") if plain else ("#0b5394", "o")
+        look, marker = colour(56, plain), "s" if plain else "o"
+        name = "plain" if plain else f"residual, {shortcut}"
         mean = group.groupby("depth")[column].mean()
-        ax.plot(mean.index, mean, "--" if plain else "-", color=colour, lw=1.6)
-        ax.plot(
-            group.depth,
-            group[column],
-            marker,
-            color=colour,
-            ms=5,
-            alpha=0.8,
-            label="plain" if plain else f"residual, {shortcut}",
-        )
+        ax.plot(mean.index, mean, "--" if plain else "-", color=look, lw=1.6)
+        ax.plot(group.depth, group[column], marker, color=look, ms=5, alpha=0.8, label=name)
     ax.set(xlabel="depth (layers)", ylabel=f"final {'training' if column[:5] == 'train' else 'test'} error (%)",
            xticks=sorted(runs.depth.unique()))  # fmt: skip
     ax.legend(fontsize="small")
@@ -94,11 +110,11 @@ def layers(frame: pd.DataFrame, value: str, by: str, ax: Axes | None = None, **a
     ax = ax or plt.gca()
     groups = list(frame.groupby(by, sort=False))
     lines = ("-", "--", "-.", ":")
-    for i, ((name, group), colour) in enumerate(zip(groups, sns.color_palette("viridis", len(groups)), strict=True)):
+    for i, ((name, group), look) in enumerate(zip(groups, shades("#7a3ff2", len(groups)), strict=True)):
         mean = group.groupby("depth")[value].mean()
-        ax.plot(mean.index, mean, lines[i % 4], color=colour, lw=1.5, label=f"{name}")
+        ax.plot(mean.index, mean, lines[i % 4], color=look, lw=1.5, label=f"{name}")
     ax.set(yscale="log", xlabel="layer", ylabel=value.replace("_", " "), **axes)
-    ax.legend(title=by.replace("_", " "), fontsize="small", title_fontsize="small")
+    ax.legend(title=by.replace("_", " "), fontsize="small", title_fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
 
@@ -110,10 +126,10 @@ def by_option(runs: pd.DataFrame, column: str, ax: Axes | None = None) -> Axes:
     ax = ax or plt.gca()
     options = [option for option in ("none", "A", "B", "C") if option in set(runs.shortcut)]
     for (depth, group), marker in zip(runs.groupby("depth"), "os^D" * 9, strict=False):
-        colour, at = PALETTE.get(depth, OTHER), group.shortcut.map(options.index)
-        ax.plot(at, group[column], marker, color=colour, ms=5, alpha=0.8, label=f"{depth} layers")
+        look, at = colour(depth), group.shortcut.map(options.index)
+        ax.plot(at, group[column], marker, color=look, ms=5, alpha=0.8, label=f"{depth} layers")
         mean = group.groupby(at)[column].mean()
-        ax.plot(mean.index, mean, color=colour, lw=1.4)
+        ax.plot(mean.index, mean, color=look, lw=1.4)
     ax.set_xticks(range(len(options)), options)
     ax.set(xlabel="shortcut option", ylabel=f"final {'training' if column[:5] == 'train' else 'test'} error (%)")
     ax.legend(fontsize="small")
@@ -142,6 +158,8 @@ def residual_block(ax: Axes | None = None, weights=("weight layer", "weight laye
             ax.text(0.2, y - 0.85, "relu" if y > 2.6 else "", va="center")
     for start, end in (((0, 2.2), (0, 1.37)), ((0, 0.83), (0, 0)), ((side, 1.1), (0.27, 1.1))):
         ax.add_patch(FancyArrowPatch(start, end, **arrow))
+    ways = f"through {' and '.join(weights)}, and round them through {shortcut or 'the identity'}"
+    ax.figure.set_label(f"A building block: x goes {ways}; both are added, then rectified. {len(weights)} layers with weights.")
     ax.plot(0, 1.1, "o", ms=19, mfc="white", mec="black")
     ax.text(0, 1.08, "+", ha="center", va="center", fontsize=15)
     ax.text(0.2, top + 1.75, r"$\mathbf{x}$", va="center")
@@ -165,12 +183,12 @@ def architecture(nets: dict[str, pd.DataFrame], source: str = "image", kinds=LAY
     branches off to where the net adds: solid for the identity, dotted for zero padding or a projection, which is named.
     """
     ax = ax or plt.gca()
-    drawn = {title: _boxes(frame, kinds) for title, frame in nets.items()}
-    sizes = sorted({size for boxes, _ in drawn.values() for _, _, size in boxes}, reverse=True)
-    rows = [max(sum(s == size for _, _, s in boxes) for boxes, _ in drawn.values()) for size in sizes]
+    drawn = {title: (frame, *_boxes(frame, kinds)) for title, frame in nets.items()}
+    sizes = sorted({size for _, boxes, _ in drawn.values() for _, _, size in boxes}, reverse=True)
+    rows = [max(sum(s == size for _, _, s in boxes) for _, boxes, _ in drawn.values()) for size in sizes]
     top = {size: 1 + sum(rows[:i]) + 0.5 * i for i, size in enumerate(sizes)}
     arrow = dict(arrowstyle="-|>", mutation_scale=7, color="black", lw=0.8, shrinkA=0, shrinkB=0)
-    for x, (title, (boxes, shortcuts)) in enumerate(drawn.items()):
+    for x, (title, (frame, boxes, shortcuts)) in enumerate(drawn.items()):
         ax.text(x, -0.8, title, ha="center", va="bottom", weight="bold", fontsize=9)
         ax.text(x, -0.2, source, ha="center", va="bottom", fontsize=8.5)
         used, y, last = dict.fromkeys(sizes, 0), {"": -0.4}, ""
@@ -179,7 +197,8 @@ def architecture(nets: dict[str, pd.DataFrame], source: str = "image", kinds=LAY
             used[size] += 1
             ax.add_patch(FancyArrowPatch((x, y[last] + 0.3), (x, y[name] - 0.3), **arrow))
             look = dict(boxstyle="round,pad=0,rounding_size=0.08", fc=MAPS.get(size, "white"), ec="0.25", lw=0.7)
-            ax.add_patch(FancyBboxPatch((x - 0.34, y[name] - 0.3), 0.68, 0.6, **look))
+            box = ax.add_patch(FancyBboxPatch((x - 0.34, y[name] - 0.3), 0.68, 0.6, **look))
+            box.set_gid(f"layer: {title}: {_told(frame, name)}")
             ax.text(x, y[name] + 0.02, text, ha="center", va="center", fontsize=8.5)
             last = name
         for start, end, identity, projection in shortcuts:
@@ -198,6 +217,8 @@ def architecture(nets: dict[str, pd.DataFrame], source: str = "image", kinds=LAY
             ax.text(x + 0.47, (a + b) / 2, projection, rotation=90, ha="center", va="center", fontsize=7.5)
             path = Path(turns, [1, 2, 3, 3, 2, 3, 3, 2])  # lines with round corners
             ax.add_patch(FancyArrowPatch(path=path, linestyle="-" if identity else (0, (1.5, 1.5)), **arrow | dict(lw=1.1)))
+    told = [f"{title}, {len(boxes)} layers and {len(cuts)} shortcuts" for title, (_, boxes, cuts) in drawn.items()]
+    ax.figure.set_label(f"Nets side by side, a box a layer, from maps of {sizes[0]} to {sizes[-1]} pixels: {'; '.join(told)}.")
     for size in sizes:
         ax.text(-0.95, top[size], f"{size} x {size}", va="center", fontsize=8.5, color=OTHER)
         ax.plot([-1, len(nets) - 0.5], [top[size] - 0.72] * 2, color="0.85", lw=0.8, zorder=0)
@@ -205,6 +226,13 @@ def architecture(nets: dict[str, pd.DataFrame], source: str = "image", kinds=LAY
     ax.set(xlim=(-1, len(nets) - 0.5), ylim=(top[size] + rows[-1] - 0.5, -1.5))
     ax.set_axis_off()
     return ax
+
+
+def _told(frame: pd.DataFrame, name: str) -> str:
+    """What the page says of a layer when it is chosen: its output, what it learns, what it costs."""
+    row = frame.set_index("name").loc[name]
+    shape = f"{row.channels} x {row['size']} x {row['size']}"
+    return f"{name}, output {shape}, {row.parameters:,} parameters, {row.multiply_adds:,} multiply-adds"
 
 
 def _boxes(frame: pd.DataFrame, kinds: tuple[str, ...]) -> tuple[list, list]:
@@ -238,7 +266,7 @@ def heat_map(table: pd.DataFrame, limit: float, ax: Axes | None = None, **axes):
     ax = ax or plt.gca()
     ax.set_facecolor("0.85")
     ax.grid(False)
-    image = ax.pcolormesh(table.to_numpy(float), cmap="RdBu_r", vmin=-limit, vmax=limit)
+    image = ax.pcolormesh(table.to_numpy(float), cmap="RdBu_r", vmin=-limit, vmax=limit, rasterized=True)
     ax.set_xticks([i + 0.5 for i in range(len(table.columns))], list(table.columns))
     ax.set(**axes)
     return image

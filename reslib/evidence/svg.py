@@ -1,0 +1,202 @@
+"""Figures as SVG inside a page: light and dark, wide and for a telephone, described in words, with the data they show.
+
+A notebook's `plots.style()` makes `html` the way in which matplotlib figures are displayed. An SVG that stands in the page
+itself, not behind <img>, has the page's letters and takes part in its dark mode: every colour gets a twin that stands out from
+a dark page as much as itself from a white one. A narrow drawing, its panels one below the other, stands beside the wide one;
+the book's figures.css shows the one that fits.
+"""
+
+import hashlib
+import html as markup
+import io
+import re
+import textwrap
+from base64 import b64decode, b64encode
+from collections import Counter
+from functools import partial
+
+import matplotlib.pyplot as plt
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+from PIL import Image
+
+from . import interactive
+
+DARK_PAGE = 0.0091  # relative luminance of #14181e, the book's dark background
+NARROW = 4.1  # inches: on a telephone of 360 pixels, letters keep their size
+READABLE = 0.18  # luminance of letters: 4.6 to 1 on white, and their dark twins on the dark page
+
+
+def luminance(colour) -> float:
+    """Relative luminance, 0 (black) to 1 (white), as WCAG 2 defines it."""
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), _linear(colour), strict=True))
+
+
+def contrast(a: float, b: float) -> float:
+    """Of two luminances, 1 to 21 (WCAG 2)."""
+    return (max(a, b) + 0.05) / (min(a, b) + 0.05)
+
+
+def tinted(colour, wanted: float) -> str:
+    """The colour at another luminance: dimmed or brightened, or mixed with white where that is not enough."""
+    channels, now = _linear(colour), luminance(colour)
+    if now:
+        factor = min(wanted / now, 1 / max(channels))
+        channels, now = [c * factor for c in channels], now * factor
+    if wanted > now:
+        channels = [c + (1 - c) * (wanted - now) / (1 - now) for c in channels]
+    return to_hex([12.92 * c if c <= 0.0031308 else 1.055 * min(c, 1) ** (1 / 2.4) - 0.055 for c in channels])
+
+
+def dark(colour) -> str:
+    """What stands out from the dark page as much as the colour does from white."""
+    return tinted(colour, min(1, contrast(luminance(colour), 1) * (DARK_PAGE + 0.05) - 0.05))
+
+
+def _linear(colour):
+    return [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+
+
+def html(figure: Figure) -> str:
+    """The figure for a page: its SVG, a narrow one where it has lines or several panels, the data of its lines as JSON."""
+    panels = interactive.panels(figure)
+    alt = interactive.describe(figure)
+    parts = [svg(figure, alt, "plot-wide")]
+    if figure.get_size_inches()[0] > NARROW + 1 and any(ax.axison and not ax.images for ax in figure.axes):
+        parts.append(svg(figure, alt, "plot-narrow", narrow=True))
+    return f'<div class="drawn">{"".join(parts)}{interactive.script(panels)}</div>'
+
+
+def svg(figure: Figure, alt: str, kind: str, narrow: bool = False) -> str:
+    """The figure as an <svg> element with a description for those who cannot see it; the figure is left as it was."""
+    undo = _narrowed(figure) if narrow else []
+    for ax in figure.axes:
+        undo += _direct_labels(ax)
+    file = io.StringIO()
+    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "reslib", "path.simplify_threshold": 0.3}):
+        figure.savefig(file, format="svg", dpi=160, facecolor="none", bbox_inches="tight", metadata={"Date": None})
+    for restore in reversed(undo):
+        restore()
+    text = file.getvalue()
+    width = float(re.search(r'<svg[^>]*width="([\d.]+)pt"', text)[1]) * 4 / 3
+    view, body = re.search(r'viewBox="([^"]+)"', text)[1], text[text.index("</metadata>") + 11 : text.rindex("</svg>")]
+    body = _lighter(body)
+    key = "f" + hashlib.sha256((kind + body).encode()).hexdigest()[:6]  # no two drawings of a page share an id
+    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{key}", body)
+    body = _classes(body, key)
+    hidden = "display:none;" if narrow else ""  # where there is no style sheet: in JupyterLab
+    look = f"{hidden}width:100%;max-width:{width:.0f}px;height:auto;fill:currentColor"
+    return (
+        f'<svg class="{kind}" role="img" aria-label="{markup.escape(alt)}" viewBox="{view}" style="{look}" '
+        f'xmlns:xlink="http://www.w3.org/1999/xlink">{body}</svg>'
+    )
+
+
+def alone(page: str) -> str | None:
+    """The first drawing in a piece of a page, as a file of its own on a white ground; None where there is none."""
+    if found := re.search(r'<svg class="(plot-wide" .*?style=")(.*?</svg>)', page, re.S):
+        look = "color-scheme:light;font-family:sans-serif;"
+        return f'<svg xmlns="http://www.w3.org/2000/svg" class="drawn {found[1]}{look}{found[2]}'
+    return None
+
+
+def _lighter(body: str) -> str:
+    """The drawing with fewer decimals, the page's letters, colours in pairs, small pictures, no names that nobody uses."""
+    body = re.sub(r"<!--.*?-->|\n *", lambda m: "" if m[0][0] == "<" else " ", body, flags=re.S)
+    body = re.sub(r' (d|x|y|width|height)="[^"]*"', lambda m: _shorter(m[0], 1 + (len(m[0]) < 500)), body)
+    body = re.sub(r" font-family: 'Arial'[^;\"]*;", "", body)
+    body = re.sub(r' id="layer: ([^"]*)">', r' class="layer"><title>\1</title>', body)  # see `plots.architecture`
+    body = re.sub(r' id="[a-zA-Z0-9.]+_\d+"', "", body)
+    body = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", _pair, body)
+    body = body.replace("*{", ".drawn *{").replace("\ue232", "\u2131")  # matplotlib's own place for a script F
+    return re.sub(r"data:image/png;base64,\s*([\w+/=\s]+)", _picture, body)
+
+
+def _classes(body: str, key: str) -> str:
+    """A style that stands more than twice becomes a class of this drawing."""
+    often = [style for style, n in Counter(re.findall(r' style="([^"]*)"', body)).items() if n > 2]
+    rules = "".join(f".{key}{i}{{{style}}}" for i, style in enumerate(often))
+    number = {style: f' class="{key}{i}"' for i, style in enumerate(often)}
+    return f"<style>{rules}</style>" + re.sub(r' style="([^"]*)"', lambda m: number.get(m[1], m[0]), body)
+
+
+def _shorter(numbers: str, decimals: int) -> str:
+    return re.sub(r" {2,}", " ", re.sub(rf"(\.\d{{{decimals}}})\d+", r"\1", numbers))
+
+
+def _pair(match) -> str:
+    name, colour = match.groups()
+    return f"{name}: {colour}; {name}: light-dark({colour}, {dark(colour)})"  # a browser that knows no pairs keeps the first
+
+
+def _picture(match) -> str:
+    """A PNG inside the drawing, as WebP where that is smaller by half: photographs."""
+    png, small = b64decode(match[1]), io.BytesIO()
+    Image.open(io.BytesIO(png)).save(small, "WEBP", quality=85)
+    if small.tell() * 2 < len(png):
+        return "data:image/webp;base64," + b64encode(small.getvalue()).decode()
+    return "data:image/png;base64," + re.sub(r"\s", "", match[1])
+
+
+def _direct_labels(ax) -> list:
+    """A legend of lines that end at the right edge becomes a name at each line's end; returns what undoes it."""
+    legend, ends = ax.get_legend(), []
+    lines = [line for line in ax.lines if not line.get_label().startswith("_") and len(line.get_xdata()) > 2]
+    names = [text.get_text() for text in legend.get_texts()] if legend else []
+    if not legend or legend.get_title().get_text() or sorted(names) != sorted(line.get_label() for line in lines):
+        return []
+    (left, right), (low, high) = ax.get_xlim(), sorted(ax.get_ylim())
+    for line in lines:
+        x, y = line.get_xdata()[-1], line.get_ydata()[-1]
+        if abs(right - x) > 0.1 * abs(right - left) or not y == y:
+            return []
+        ends.append(ax.transAxes.inverted().transform(ax.transData.transform((x, min(max(y, low), high))))[1])
+    size = 0.8 * plt.rcParams["font.size"]
+    height = ax.get_position().height * ax.figure.get_figheight() * 72  # points
+    step, order = 1.15 * size / height, sorted(range(len(lines)), key=ends.__getitem__)
+    for _ in range(50):  # neighbours push each other apart
+        for a, b in zip(order, order[1:], strict=False):
+            if (lack := step - (ends[b] - ends[a])) > 0:
+                ends[a], ends[b] = ends[a] - lack / 2, ends[b] + lack / 2
+    legend.set_visible(False)
+    legend.set_in_layout(False)
+    look = dict(transform=ax.transAxes, va="center", fontsize=size)
+    texts = [
+        ax.text(1.015, y, line.get_label(), color=tinted(line.get_color(), min(READABLE, luminance(line.get_color()))), **look)
+        for line, y in zip(lines, ends, strict=True)
+    ]
+    return [partial(legend.set_visible, True), partial(legend.set_in_layout, True), *(text.remove for text in texts)]
+
+
+def _narrowed(figure: Figure) -> list:
+    """Lay the panels out for a telephone: one below the other, each with its own axis labels. Returns what undoes it."""
+    size, axes = figure.get_size_inches().copy(), [ax for ax in figure.axes if ax.get_subplotspec()]
+    rows, columns = axes[0].get_gridspec().get_geometry() if axes else (1, 1)
+    undo, height = [partial(figure.set_size_inches, size)], size[1] / rows
+    if len({ax.get_gridspec() for ax in axes}) == 1 and columns > 1:
+        wide = columns // 3 + 1 if any(ax.collections and not ax.lines for ax in axes) else 1 + (columns > 3)
+        grid = GridSpec(-(-len(axes) // wide), wide, figure)
+        for i, ax in enumerate(axes):
+            undo.append(partial(ax.set_subplotspec, ax.get_subplotspec()))
+            undo += _own_labels(ax, axes)
+            ax.set_subplotspec(grid[i // wide, i % wide])
+        rows, height = grid.nrows, min(height, 2.7)
+    figure.set_size_inches(NARROW, height * rows)
+    for title in filter(None, [figure._suptitle, *(ax.title for ax in figure.axes)]):
+        undo.append(partial(title.set_text, title.get_text()))
+        title.set_text(textwrap.fill(title.get_text(), 44))
+    return undo
+
+
+def _own_labels(ax, axes) -> list:
+    """Give a panel the labels that it shared with others; returns what undoes it."""
+    spec, undo = ax.get_subplotspec(), []
+    for axis, side, line in ((ax.xaxis, "colspan", "bottom"), (ax.yaxis, "rowspan", "left")):
+        same = [o for o in axes if getattr(o.get_subplotspec(), side) == getattr(spec, side)]
+        shared = next((t for t in (getattr(o, axis.axis_name + "axis").label.get_text() for o in same) if t), "")
+        undo.append(partial(axis.set_label_text, axis.label.get_text()))
+        undo.append(partial(axis.set_tick_params, **{f"label{line}": axis.get_tick_params()[f"label{line}"]}))
+        axis.set_label_text(axis.label.get_text() or shared)
+        axis.set_tick_params(**{f"label{line}": True})
+    return undo

@@ -1,0 +1,136 @@
+"""The figures, as a page gets them: SVG that light and dark pages can show, told in words, with the data of their lines."""
+
+import json
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+import reslib
+from reslib.evidence import counts, interactive, plots, svg
+
+
+@pytest.fixture(autouse=True)
+def clean():
+    with plt.rc_context():
+        plots.style()
+        yield
+    plt.close("all")
+
+
+def curves():
+    """Two nets, two seeds each, whose error halves over 21 steps."""
+    rows = [
+        {"shortcut": shortcut, "depth": depth, "seed": seed, "step": step, "train_error": (80 + 4 * seed) / 2 ** (step / 2000)}
+        for shortcut, depth in (("none", 56), ("A", 20)) for seed in (0, 1) for step in range(0, 2001, 100)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def two_panels():
+    figure, axes = plt.subplots(1, 2, sharey=True)
+    for ax in axes:
+        plots.learning_curve(curves(), "train_error", ax)
+    return figure
+
+
+def test_colours_stand_out_from_both_pages():
+    for palette in (plots.PALETTE, plots.PLAIN):
+        levels = [svg.luminance(colour) for colour in palette.values()]
+        assert levels == sorted(levels, reverse=True)  # the deeper the darker
+        for a, b in zip(levels, levels[1:], strict=False):
+            assert a / b > 1.15
+        for colour in palette.values():
+            assert svg.contrast(svg.luminance(colour), 1) >= 3
+            assert svg.contrast(svg.luminance(svg.dark(colour)), svg.DARK_PAGE) >= 3
+
+
+@pytest.mark.parametrize("light, dark", [("#000000", "#ffffff"), ("#ffffff", "#181818")])
+def test_black_and_white_change_places(light, dark):
+    assert svg.dark(light) == dark
+
+
+def test_letters_can_be_read_on_both_pages():
+    drawn = svg.html(two_panels())
+    styles = [rule for rule in re.findall(r"\{([^}]*)\}|style=\"([^\"]*)\"", drawn) for rule in rule if "font-size" in rule]
+    pairs = [re.search(r"light-dark\((#\w{6}), (#\w{6})\)", style).groups() for style in styles]
+    assert pairs
+    for light, dark in pairs:
+        assert svg.contrast(svg.luminance(light), 1) >= 4.5
+        assert svg.contrast(svg.luminance(dark), svg.DARK_PAGE) >= 4.5
+
+
+def test_a_figure_is_told_in_words_with_its_numbers():
+    told = re.search(r'aria-label="([^"]*)"', svg.html(two_panels()))[1]
+    assert "2 panels" in told
+    assert "running training error (%) over iterations: ResNet-20 from 82 to 41; plain-56 from 82 to 41" in told
+
+
+def test_the_data_of_the_lines_are_in_the_page():
+    found = json.loads(re.search(r'<script type="application/json">(.*?)</script>', svg.html(two_panels()))[1])
+    lines = {(line["net"], line["seed"]): line for line in found[0]["lines"]}
+    assert len(found) == 2 and set(lines) == {(net, seed) for net in ("plain-56", "ResNet-20") for seed in ("", "0", "1")}
+    assert found[0]["xs"][lines["plain-56", ""]["x"]] == list(range(0, 2001, 100))
+    assert lines["plain-56", "1"]["y"][-1] == 42 and lines["plain-56", ""]["y"][-1] == 41
+    assert lines["plain-56", ""]["dash"] and not lines["ResNet-20", ""]["dash"]
+
+
+def test_a_narrow_drawing_stacks_the_panels_and_the_figure_is_left_as_it_was():
+    figure = two_panels()
+    figure.axes[1].label_outer()
+    before = figure.get_size_inches().tolist(), [ax.get_ylabel() for ax in figure.axes]
+    drawn = svg.html(figure)
+    wide, narrow = ([*map(float, view.split()[2:])] for view in re.findall(r'viewBox="([^"]*)"', drawn))
+    assert wide[0] > wide[1] and narrow[1] > narrow[0] and narrow[0] < 72 * svg.NARROW + 20
+    assert before == (figure.get_size_inches().tolist(), [ax.get_ylabel() for ax in figure.axes])
+    assert all(ax.get_legend().get_visible() for ax in figure.axes)
+    assert drawn == svg.html(figure)  # the same bytes each time
+
+
+def test_ids_are_unique_and_what_is_referred_to_is_there():
+    drawn = svg.html(two_panels())
+    ids = re.findall(r'\bid="([^"]*)"', drawn)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'url\(#([^)]*)\)|href="#([^"]*)"', drawn)) <= {(i, "") for i in ids} | {("", i) for i in ids}
+
+
+def test_lines_are_named_at_their_ends():
+    drawn = svg.svg(two_panels(), "", "plot-wide")
+    ends = [
+        re.search(r'<text[^>]*x="([\d.]+)"', part) for part in re.findall(r"<text[^>]*>(?:plain-56|ResNet-20)</text>", drawn)
+    ]
+    assert len(ends) == 4  # once a panel, and no legend
+
+
+def test_photographs_become_small_pictures():
+    figure, ax = plt.subplots()
+    noise = np.random.default_rng(0).normal(0.5, 0.05, (256, 256, 3))  # a grey wall, as a camera sees it
+    ax.imshow(noise.clip(0, 1), interpolation="none")
+    drawn = svg.html(figure)
+    assert "data:image/webp;base64" in drawn and "a picture of 256 by 256 pixels" in drawn
+
+
+def test_a_layer_of_an_architecture_tells_its_shape_and_cost():
+    frame = counts.layers(counts.shape_of(reslib.imagenet_plain, 18), 224)
+    plots.architecture({"plain-18": frame})
+    titles = re.findall(r'class="layer"><title>([^<]*)', svg.html(plt.gcf()))
+    assert "plain-18: conv1, output 64 x 112 x 112, 9,408 parameters, 118,013,952 multiply-adds" in titles
+    assert len([t for t in titles if "conv" in t]) == 17
+
+
+def test_every_kind_of_figure_is_told_in_forty_characters_or_more():
+    plots.residual_block()
+    block = interactive.describe(plt.gcf())
+    plt.figure()
+    plots.heat_map(pd.DataFrame([[1.0, -2.0]]), 3, xlabel="step", ylabel="layer")
+    assert len(block) >= 40 and "layer over step: a map of 2 values from -2 to 1" in interactive.describe(plt.gcf())
+
+
+def test_points_in_rows_are_told_along_their_axis():
+    _, ax = plt.subplots()
+    ax.plot([-1.5, 2.5], [0, 1], "o", label="plain-56 − plain-20")
+    ax.set_yticks([0, 1], ["one author", "another"])
+    ax.set(xlabel="difference (points)")
+    assert interactive.describe(plt.gcf()) == "difference (points): plain-56 − plain-20 2 points from -1.5 to 2.5"
