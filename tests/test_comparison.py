@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from reslib.evidence.claims import decide, direction
-from reslib.evidence.comparison import POWER, Part, interval, prediction
+from reslib.evidence.comparison import POWER, Part, interval, pooled, prediction, spread_interval
 
 RNG = np.random.default_rng(20151210)
 
@@ -60,7 +60,7 @@ def test_power_is_what_simulation_finds():
     made[1] -= 3.0
     found = stats.ttest_ind(made[0], made[1], axis=1).confidence_interval(0.95).low > 0
     assert part.power(5) == pytest.approx(found.mean(), abs=0.03)
-    assert part.power(part.needed) >= POWER > part.power(part.needed - 1)
+    assert part.power(part.needed()) >= POWER > part.power(part.needed() - 1)
 
 
 def simulated(difference, n=5, spread=0.3, parts=1, trials=300, **options):
@@ -108,3 +108,21 @@ def test_prediction_intervals_hold_what_they_say():
         ends = np.array([prediction(row[:5], runs) for row in made])
         further = made[:, 5:].mean(1)
         assert ((ends[:, 0] < further) & (further < ends[:, 1])).mean() == pytest.approx(0.95, abs=0.02)
+
+
+def test_power_at_another_spread_is_that_of_runs_with_that_spread():
+    plan = Part("", (), (), effect=0.5)  # nothing run yet
+    run = Part("", (1.0, 2.0, 3.0), (7.0, 8.0, 9.0), effect=0.5)  # standard deviation 1
+    assert plan.power(9, spread=1.0) == run.power(9) and plan.needed(1.0) == run.needed()
+    assert plan.power(9, spread=0.5) > run.power(9) and plan.needed(1.0, power=0.9) > plan.needed(1.0)
+
+
+def test_spreads_are_pooled_by_their_degrees_of_freedom_and_their_interval_covers():
+    rng = np.random.default_rng(0)
+    nets = [rng.normal(10 * i, 2.0, n) for i, n in enumerate((3, 5, 9))]
+    left = np.concatenate([net - net.mean() for net in nets])
+    spread, freedom = pooled([net.std(ddof=1) for net in nets], [len(net) for net in nets])
+    assert freedom == 14 and spread == pytest.approx(np.sqrt((left**2).sum() / 14))
+    drawn = rng.normal(0, 2.0, (4_000, 5)).std(1, ddof=1)
+    low, high = np.transpose([spread_interval(sd, 4) for sd in drawn])
+    assert ((low < 2) & (2 < high)).mean() == pytest.approx(0.95, abs=0.015)

@@ -82,7 +82,7 @@ def decide(parts: list[Part]) -> tuple[int, list[str]]:
     weak = [part for part in against if part.power() < POWER]
     if len(weak) < len(against):
         return 1, []
-    return 2, [f"{part.what.rstrip(':')}: power {part.power():.0%}, {part.needed} runs a net would decide" for part in weak]
+    return 2, [f"{part.what.rstrip(':')}: power {part.power():.0%}, {part.needed()} runs a net would decide" for part in weak]
 
 
 def direction(parts: list[Part]) -> tuple[int, list[str]]:

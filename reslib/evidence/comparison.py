@@ -132,25 +132,25 @@ class Part:
         edge = self.threshold - self.side * self.margin
         return float(self.test(edge, "less" if self.side > 0 else "greater").pvalue)
 
-    def power(self, n: int | None = None) -> float:
-        """The chance that n runs a net (default: these) would bear out the paper's effect, with the spread seen here.
-
-        Of an equivalence: if the truth is no difference.
+    def power(self, n: int | None = None, spread: float | None = None) -> float:
+        """The chance that n runs a net (default: these) would bear out the paper's effect, with this `spread` (default: the
+        one seen here). Of an equivalence: if the truth is no difference.
         """
-        if self.n < 2 or self.spread == 0:
-            return float(self.n >= 2)
+        if spread is None:
+            if self.n < 2 or self.spread == 0:
+                return float(self.n >= 2)
+            spread = self.spread
         kind = TTestIndPower() if self.other is not None and self.compare == "welch" else TTestPower()
         given = {"nobs1": n or self.n} if isinstance(kind, TTestIndPower) else {"nobs": n or self.n}
         if self.side == 0:
-            one = kind.power(self.threshold / self.spread, alpha=1 - CONFIDENCE, alternative="larger", **given)
+            one = kind.power(self.threshold / spread, alpha=1 - CONFIDENCE, alternative="larger", **given)
             return max(0.0, 2 * float(one) - 1)
         alpha = (1 - CONFIDENCE) / 2
-        return float(kind.power(self.effect / self.spread, alpha=alpha, alternative="larger", **given))
+        return float(kind.power(self.effect / spread, alpha=alpha, alternative="larger", **given))
 
-    @property
-    def needed(self) -> int:
-        """Runs a net that would have 80 % power, at most 1,000."""
-        return next((n for n in range(2, 1_000) if self.power(n) >= POWER), 1_000)
+    def needed(self, spread: float | None = None, power: float = POWER) -> int:
+        """Runs a net that would have this power, as `power` tells it; at most 1,000."""
+        return next((n for n in range(2, 1_000) if self.power(n, spread) >= power), 1_000)
 
     def __str__(self) -> str:
         if not self.n:  # what is there, all the same
@@ -179,6 +179,18 @@ def prediction(values, runs: int = 1) -> tuple[float, float]:
         return -math.inf, math.inf
     spread = values.std(ddof=1) * math.sqrt(1 / len(values) + 1 / runs)
     return tuple(map(float, stats.t.interval(CONFIDENCE, len(values) - 1, values.mean(), spread)))
+
+
+def pooled(spreads: Iterable[float], runs: Iterable[int]) -> tuple[float, int]:
+    """Standard deviation over seeds, pooled over nets, and its degrees of freedom; `runs`: of each net, two or more."""
+    spreads, freedom = np.asarray(spreads, float), np.asarray(runs) - 1
+    return math.sqrt((spreads**2 * freedom).sum() / freedom.sum()), int(freedom.sum())
+
+
+def spread_interval(spread: float, freedom: int) -> tuple[float, float]:
+    """Two-sided 95 % interval of the standard deviation of normal values, by chi-square."""
+    ends = stats.chi2.ppf([(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2], freedom)
+    return tuple(map(float, spread * np.sqrt(freedom / ends)))
 
 
 class Runs:
