@@ -25,8 +25,8 @@
 # > **We see:** every public rerun that tells finds plain-56 worse than plain-20. All but one find ResNet-56 better than
 # > ResNet-20, and most find ResNet-110 a little better than ResNet-56. On ResNet-1202 they are too few.
 # >
-# > **Why:** what depth costs plain nets, and what shortcuts bring, is several times larger than the spread over seeds and over
-# > authors. The last step, from 56 to 110 layers, is no larger than that spread.
+# > **Why they agree:** what depth costs plain nets, and what shortcuts bring, is several times larger than the spread over seeds and
+# > over authors. The last step, from 56 to 110 layers, is no larger than that spread.
 # >
 # > **What this costs.** Nothing is trained here: the page reads a table of published results, in seconds on one core.
 
@@ -41,13 +41,12 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown, display
 from scipy import stats
 from statsmodels.stats.meta_analysis import combine_effects
 
-from reslib.evidence import claims, figures, parameters, plots
+from reslib.evidence import chapter, claims, figures, parameters, plots
 from reslib.evidence import reruns as public
-from reslib.evidence.comparison import interval, prediction
+from reslib.evidence.comparison import interval, pooled, prediction
 from reslib.evidence.reruns import told
 
 everything = public.reruns()
@@ -57,15 +56,10 @@ parameters.check(
     train_set=parameters.choice("all", "45k", "50k"),
     leave_out=parameters.choice("none", *sorted(set(everything.author) - {""})),
 )
-paper = claims.paper()
+say, paper = chapter.say, claims.paper()
 plots.style()
 
-
 # %% tags=["hide-input"]
-def say(text):
-    display(Markdown(text))
-
-
 runs = everything[everything.dataset == "CIFAR-10"]
 runs = runs[(recipe == "all") | (runs.recipe == recipe)]
 runs = runs[(train_set == "all") | (runs.train_set == train_set)]
@@ -121,7 +115,7 @@ in_paper = {"plain": READ_OFF[56] - READ_OFF[20], "resnet": printed[56] - printe
 # Does depth hurt plain nets and help residual ones when others train them? {numref}`fig-reruns-forest` answers by author: all
 # squares lie on one side of zero, all circles but one on the other.
 
-# %% mystnb={"figure": {"caption": "A square right of zero: in this author's runs plain-56 tests worse than plain-20. A circle left of zero: ResNet-56 tests better than ResNet-20. Each line is one author; the two nets of a pair have the same recipe and are reported in the same way. The first line is the paper, from Table 6 for the residual pair and read off Fig. 6 by eye for the plain one. Mostly one run a net.", "name": "fig-reruns-forest"}, "image": {"alt": "A line for each author, grouped by how close the recipe is to the paper's. All orange squares, the plain pair, lie to the right of zero; the blue circles, the residual pair, lie to the left of zero but for one in the group of far recipes."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "A square right of zero: in this author's runs plain-56 tests worse than plain-20. A circle left of zero: ResNet-56 tests better than ResNet-20. Each line is one author; the two nets of a pair have the same recipe and are reported in the same way. The first line is the paper, from Table 6 for the residual pair and read off Fig. 6 by eye for the plain one. Mostly one run a net.", "name": "fig-reruns-forest"}, "image": {"alt": "A line for each author, grouped by how close the recipe is to the paper's. All 8 orange squares, the plain pair, lie right of zero, at 2 to 5 points; the blue circles, the residual pair, lie left of zero, most near \u22121.3 points, but for 1 of 27 in the group of far recipes."}} tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(8, 7.6))
 _ = figures.forest({"plain": plain_gap, "resnet": gap}, in_paper, ax)
 
@@ -135,7 +129,7 @@ verdict = verdicts.set_index("claim").verdict.str.split(" (", regex=False).str[0
 answer = verdict.map({"agrees": "Yes", "disagrees": "No", "too few": "Undecided"})
 say(verdicts[["claim", "paper", "ours", "verdict"]].to_markdown(index=False))
 
-# %% mystnb={"figure": {"caption": "Depth costs plain nets several points, on the training set as on the test set, and brings residual nets one to two; shortcuts are worth more than either at 56 layers; the step from 56 to 110 layers is small. A point is an author, hollow for far recipes; the bar is the mean with its 95 % interval over authors, the diamond the paper where it gives a number.", "name": "fig-reruns-strips"}, "image": {"alt": "Six rows of points, one for each comparison of two nets. The plain pair and plain against residual nets lie right of zero, the residual pairs left of zero, with the interval of ResNet-110 against ResNet-56 just left of zero."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Depth costs plain nets several points, on the training set as on the test set, and brings residual nets one to two; shortcuts are worth more than either at 56 layers; the step from 56 to 110 layers is small. A point is an author, hollow for far recipes; the bar is the mean with its 95 % interval over authors, the diamond the paper where it gives a number.", "name": "fig-reruns-strips"}, "image": {"alt": "Six rows of points, one for each comparison of two nets. The plain pair lies near +3 points and plain against residual nets near +6; the residual pairs lie near \u22120.6 points in training and \u22121.3 in test error, and ResNet-110 against ResNet-56 near \u22120.3, with an interval just left of zero."}} tags=["hide-input"]
 STRIPS = {
     "plain-56 − plain-20, training": ("plain", plain_fit, None),
     "plain-56 − plain-20, test": ("plain", plain_gap, in_paper["plain"]),
@@ -213,7 +207,7 @@ if len(plain_fit):
 # differs from our short training, where plain-56 often does not start at all. {numref}`tab-reruns-training` has the last errors.
 # One of these sources (wooyeolBaek) clipped the gradients of plain-56, by its configuration; `leave_out` takes it out.
 
-# %% mystnb={"figure": {"caption": "Fig. 6 of the paper, from public logs: the plain nets (left) end the higher the deeper they are, the residual nets (right) the lower. Top: training error. Bottom: error on the test set, or on 5,000 validation images where a source logs only these. Thin lines are sources with the paper's recipe or near it, bold lines their mean; averaged over 1,000 iterations. Training errors are measured in different ways, so compare their order, not their level.", "name": "fig-reruns-curves"}, "image": {"alt": "Four panels of error over iterations. Left, plain nets: the line of plain-56 lies above that of plain-20 throughout, in training and test error. Right, residual nets: the deeper nets end lower. All fall sharply at 32,000 and 48,000 iterations."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Fig. 6 of the paper, from public logs: the plain nets (left) end the higher the deeper they are, the residual nets (right) the lower. Top: training error. Bottom: error on the test set, or on 5,000 validation images where a source logs only these. Thin lines are sources with the paper's recipe or near it, bold lines their mean; averaged over 1,000 iterations. Training errors are measured in different ways, so compare their order, not their level.", "name": "fig-reruns-curves"}, "image": {"alt": "Four panels of error over iterations. Left, plain nets: plain-56 lies above plain-20 throughout and ends near 12 % test error, plain-20 near 9 %. Right, residual nets end lower the deeper they are, from 8 to below 7 %. All fall sharply at 32,000 and 48,000 iterations."}} tags=["hide-input"]
 recipes = everything.drop_duplicates("source").set_index("source").recipe
 logged = public.curves()
 logged = logged[logged.source.isin(runs.source) & (logged.source.map(recipes) != "far")]
@@ -248,10 +242,10 @@ by_net(trained, "train_error") if len(trained) else None
 # %% tags=["hide-input"]
 if len(gap) and len(twins):
     say(
-        f"{answer['C5']}. ResNet-56 minus ResNet-20 is {told(sized(gap))} points of "
-        f"test error ({agree(gap)} authors agree), and {told(sized(fit))} of training "
-        f"error ({agree(fit)}). At 56 layers the plain net is {told(sized(twins))} "
-        f"points worse ({agree(twins)})."
+        f"{answer['C5']}. In test error ResNet-56 minus ResNet-20 is "
+        f"{told(sized(gap))} points; {agree(gap)} authors agree. In training error it is "
+        f"{told(sized(fit))} points; {agree(fit)} agree. At 56 layers the plain net is "
+        f"{told(sized(twins))} points worse than its twin; {agree(twins)} agree."
     )
 
 # %% [markdown]
@@ -304,29 +298,18 @@ if len(last_gain):
     )
 
 # %% [markdown]
-# How many seeds would one person need to see so small a gain? Take the spread over seeds from the sources that ran several, the
-# gain from the mean above, and ask for 80 % power in a two-sided Welch test at 5 %:
+# So small a gain is about as large as the spread over seeds, which a few sources measured:
 
 # %%
 seeds = everything[everything.sd.notna() & (everything.report == "final")]
-df = seeds.seeds - 1
-spread = np.sqrt((seeds.sd**2 * df).sum() / df.sum())  # points, pooled over nets
-
-
-def power(n, gain, sd):  # of n seeds a net, by the noncentral t distribution
-    shift, df = abs(gain) / (sd * np.sqrt(2 / n)), 2 * n - 2
-    edge = stats.t.ppf(0.975, df)
-    return stats.nct.sf(edge, df, shift) + stats.nct.cdf(-edge, df, shift)
-
-
+spread, _ = pooled(seeds.sd, seeds.seeds)  # points, over nets
 last = sized(last_gain).mean() if len(last_gain) else np.nan
-needed = next((n for n in range(2, 1000) if power(n, last, spread) > 0.8), None)
 print(f"spread over seeds {spread:.2f} points ({len(seeds)} nets)")
-print(f"gain {-last:.2f} points: {needed} seeds a net")
 
 # %% [markdown]
-# So a source with one run a net says little by itself {cite}`bouthillier2021accounting`; the sign of many sources says more. The
-# claim about 110 layers rests on all of them together, and the paper's own step from 56 to 110 layers could not show it.
+# A source with one run a net says little by itself {cite}`bouthillier2021accounting`; the sign of many sources says more. The claim
+# about 110 layers rests on all of them together, and the paper's own step from 56 to 110 layers could not show it. How many seeds
+# one person would need is told in [How much does one run tell?](08_one_run.ipynb).
 #
 # ## Table 6: was the paper lucky?
 #
@@ -363,14 +346,11 @@ if len(gap):
         f"{len(values)} find a gain as large."
     )
 
-# %% mystnb={"figure": {"caption": "Final test error over depth: plain nets get worse with depth in every source, residual nets better, and most reruns lie close to the paper. A point is an author (filled: the paper's recipe; hollow: near or unstated recipes); diamonds are Table 6 (for ResNet-110 the mean of five runs) and, for plain nets, values read off Fig. 6 by eye.", "name": "fig-reruns-depth"}, "image": {"alt": "Test error against depth. Orange squares of plain nets rise from 20 to 56 layers; blue circles of residual nets fall from 20 to 110 layers. The paper's diamonds lie among the points at each depth."}} tags=["hide-input"]
-figure, ax = plt.subplots()
-_ = figures.depth(final, {"plain": READ_OFF, "resnet": printed}, ax)
-
 # %% [markdown]
-# {numref}`fig-reruns-depth` sets all reruns beside the paper, and {numref}`tab-reruns-levels` names them.
+# [CIFAR-10 and analysis](05_cifar_analysis.ipynb) draws all of them over depth beside the paper and our own runs;
+# {numref}`tab-reruns-levels` names them.
 
-# %% mystnb={"figure": {"caption": "Final test error (%) by author: the points of the figure before. Empty: not published, or not said to be final.", "name": "tab-reruns-levels"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Final test error (%) by author: from 20 to 56 layers plain nets get worse and residual nets better in every line that has both. Empty: not published, or not said to be final.", "name": "tab-reruns-levels"}} tags=["hide-input"]
 by_net(final[final.depth <= 110], "test_error") if len(final) else None
 
 # %% [markdown]
@@ -410,25 +390,16 @@ table.style.format(precision=2, na_rep="")
 #
 # ## Are residual responses smaller?
 #
-# **C15, Fig. 7.** Are the responses of ResNet-56 smaller than those of plain-56 in nets that others trained? This needs weights,
-# not numbers: it is measured by us on those that were published ({numref}`fig-reruns-responses`), and by the rule fewer than three
-# authors are too few.
+# **C15, Fig. 7.** Are the responses of ResNet-56 smaller than those of plain-56 in nets that others trained? Where weights are
+# published, they are ({numref}`tab-reruns-responses`); by the rule fewer than three authors are too few. The curves are in
+# [CIFAR-10 and analysis](05_cifar_analysis.ipynb).
 
-# %% mystnb={"figure": {"caption": "Fig. 7 of the paper, from published weights: standard deviation of each layer's response, after batch normalisation and before the addition or the ReLU, in the order of the layers (top) and ranked (bottom). Plain nets dashed, residual nets solid; a line is a net of one source.", "name": "fig-reruns-responses"}, "image": {"alt": "Standard deviation of layer responses by layer for published plain and residual nets, in original order and ranked: the solid lines of residual nets lie mostly below the dashed lines of plain nets."}} tags=["hide-input"]
-measured = public.responses()
-measured = measured[measured.source.isin(runs.source)]
-measured = measured[measured.depth.isin((20, 56, 110))]
-figure, axes = plt.subplots(2, 1, figsize=(8, 6))
-figures.responses(measured, axes)
-
-# %% tags=["hide-input"]
-table = found["C15"].rename(columns={"effect": "difference (%)"})
-table = table[["comparison", "author", "difference (%)"]]
-say(table.to_markdown(index=False, floatfmt=".0f") if len(table) else "No weights yet.")
+# %% mystnb={"figure": {"caption": "Smaller with a shortcut, and smaller in the deeper residual net, in all weights that were published. Difference of the median layer's response (standard deviation after batch normalisation, before the addition or the ReLU), in percent of the second net's, measured by us.", "name": "tab-reruns-responses"}} tags=["hide-input"]
+table = found["C15"].assign(difference=found["C15"].effect.map("{:.0f} %".format))
+table = table[["comparison", "author", "difference"]]
+table.set_index("comparison").map(minus)
 
 # %% [markdown]
-# Differences are of the median layer's response, in percent of the second net's.
-#
 # ## What does the best of all epochs hide?
 #
 # How much lower is the best test error of a run than its last one? It is chosen on the test set, so it flatters.
