@@ -11,6 +11,8 @@ from typing import Annotated
 import torch
 import typer
 
+from . import __version__
+from .files import path_of
 from .machine import in_a_line
 from .recipes import CIFAR, SCALES
 
@@ -19,6 +21,22 @@ bench_app = typer.Typer(no_args_is_help=True, help="Measure speed on this machin
 app.add_typer(bench_app, name="bench")
 Count = Annotated[int, typer.Option(min=1)]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one")]
+
+
+def expanded(written: Path | None) -> Path | None:
+    """An option as `path_of` reads it."""
+    return written and path_of(written)
+
+
+def show_version(asked: bool) -> None:
+    if asked:
+        print(f"reslib {__version__}")
+        raise typer.Exit
+
+
+@app.callback(help=__doc__)
+def options(version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True)] = False):
+    pass
 
 
 @app.command()
@@ -82,7 +100,9 @@ def train(
     shortcut: Annotated[str, typer.Option(help="A, B, C, or none: a plain net")] = "A",
     seed: int = 0,
     change: Annotated[list[str] | None, typer.Option("--set", help="any other field, as FIELD=VALUE, e.g. batch=64")] = None,
-    out: Annotated[Path, typer.Option(help="folder for the record and, while running, the checkpoint")] = Path("runs"),
+    out: Annotated[
+        Path, typer.Option(help="folder for the record and, while running, the checkpoint", callback=expanded)
+    ] = Path("runs"),
     data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
     backend: Annotated[str, typer.Option(help="auto, ffcv, array, torch")] = "auto",
     device: Device = None,
@@ -125,7 +145,7 @@ def split_field(words: str):
 @app.command()
 def plan(
     scale: Annotated[str | None, typer.Option(help="pocket, night or paper; default: all")] = None,
-    out: Annotated[Path | None, typer.Option(help="a sweep's folder, whose records count too")] = None,
+    out: Annotated[Path | None, typer.Option(help="a sweep's folder, whose records count too", callback=expanded)] = None,
 ):
     """List every run that a claim or a table needs, the most valuable first, and how many of them are recorded."""
     from .evidence.plan import PLAN, table
@@ -148,7 +168,7 @@ def sweep(
     scale: Annotated[str, typer.Option(help="pocket, night or paper")] = "pocket",
     jobs: Annotated[int | None, typer.Option(help="runs at once; default: one a CPU core, 4 on a GPU, 1 on slurm")] = None,
     time_limit: Annotated[float | None, typer.Option(help="seconds; what runs then is stopped with a checkpoint")] = None,
-    out: Annotated[Path, typer.Option(help="folder for records and checkpoints")] = Path("runs"),
+    out: Annotated[Path, typer.Option(help="folder for records and checkpoints", callback=expanded)] = Path("runs"),
     data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
     backend: Annotated[str, typer.Option(help="auto, ffcv, array, torch")] = "auto",
     device: Device = None,
@@ -234,13 +254,15 @@ def machine(device: str) -> str:
 def load(
     data_dir: Annotated[Path | None, typer.Option(help="holds CIFAR-10; default: $RESLIB_DATA, else ./data")] = None,
     imagenet: Annotated[
-        Path | None, typer.Option(help="an ImageFolder tree of photographs at full size, to be measured too")
+        Path | None, typer.Option(help="an ImageFolder tree of photographs at full size, to be measured too", callback=expanded)
     ] = None,
     rounds: Count = 5,
     seconds: Annotated[float, typer.Option(help="for each loader in each round")] = 1.5,
     workers: Annotated[str, typer.Option(help="to try, e.g. 1,2,4; torchvision also without")] = "1,2",
     device: Device = None,
-    write: Annotated[Path | None, typer.Option(help="folder for the record, e.g. notebooks/records/bench")] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="folder for the record, e.g. notebooks/records/bench", callback=expanded)
+    ] = None,
 ):
     """The loaders against plain torchvision + DataLoader, in turn, in one run."""
     from .bench import loading as bench_load
@@ -261,7 +283,9 @@ def load(
 
 @app.command()
 def start(
-    write: Annotated[Path | None, typer.Option(help="folder for slopes.json, e.g. notebooks/records/start")] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="folder for slopes.json, e.g. notebooks/records/start", callback=expanded)
+    ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
 ):
     """What a layer does to signals and gradients before any training (C22): computed on CIFAR-10, about ten minutes."""
@@ -278,7 +302,9 @@ def start(
 
 @app.command()
 def claims(
-    write: Annotated[Path | None, typer.Option(help="put the summary into this file, between its claims marks")] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="put the summary into this file, between its claims marks", callback=expanded)
+    ] = None,
 ):
     """Print the verdicts on the paper's claims, from the records."""
     from .evidence.claims import summary, table
@@ -289,7 +315,7 @@ def claims(
         raise ValueError(f"{folder()} holds no records: RESLIB_RECORDS must name the folder that does.")
     if write is None:
         return print(table())
-    old = write.read_text(encoding="utf-8")
+    old = write.read_text(encoding="utf-8") if write.is_file() else ""
     marks = re.compile(r"(<!-- claims -->\n).*?(<!-- /claims -->)", re.DOTALL)
     if not marks.search(old):
         raise ValueError(f"{write} has no claims marks: put <!-- claims --> and <!-- /claims --> where the table belongs.")
@@ -300,8 +326,10 @@ def claims(
 
 @app.command()
 def audit(
-    folder: Annotated[Path, typer.Argument(help="<owner>+<repo>/ folders of weights and logs, or one of them")],
-    out: Annotated[Path, typer.Option(help="folder for the records")] = Path("notebooks/records/audits"),
+    folder: Annotated[
+        Path, typer.Argument(help="<owner>+<repo>/ folders of weights and logs, or one of them", callback=expanded)
+    ],
+    out: Annotated[Path, typer.Option(help="folder for the records", callback=expanded)] = Path("notebooks/records/audits"),
     data_dir: Annotated[Path | None, typer.Option(help="holds CIFAR-10; default: $RESLIB_DATA, else ./data")] = None,
 ):
     """Measure the CIFAR-10 nets that others published: errors, probes and predictions, one record a net."""

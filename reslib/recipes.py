@@ -12,6 +12,7 @@ from types import UnionType
 from typing import get_args, get_origin
 
 from . import resnet
+from .files import say
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ class Recipe:
             if scale == "paper":
                 return self
             raise ValueError("an ImageNet recipe has only the scale 'paper': no smaller ImageNet is part of this project.")
+        if lost := [name for name, value in SCALES[self.scale].items() if getattr(self, name) != value]:
+            say(f"{self.name}: at {scale!r} sets {', '.join(lost)} anew: replace fields after at(), not before.")
         return replace(self, scale=scale, **SCALES[scale])
 
     def longer(self, times: int) -> "Recipe":
@@ -155,6 +158,13 @@ class Recipe:
         return asdict(self)
 
 
+def needed(recipe) -> Recipe:
+    """The recipe. Raises ValueError for anything else."""
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"{recipe!r} is no recipe: give reslib.CIFAR, or a change of it, replace(reslib.CIFAR, depth=56).")
+    return recipe
+
+
 def fits(value, kind) -> bool:
     """Whether a field's value is of its type; a float is finite, and may be written as a whole number."""
     if isinstance(kind, UnionType):
@@ -173,7 +183,7 @@ def told(kind) -> str:
     if isinstance(kind, UnionType):
         return " or ".join(told(one) for one in get_args(kind))
     words = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
-    return words.get(kind) or ("whole numbers" if get_args(kind)[-1] is ... else "two whole numbers")
+    return words.get(kind) or ("whole numbers, as [3, 4]" if get_args(kind)[-1] is ... else "two whole numbers, as [3, 4]")
 
 
 SCALES = {

@@ -233,9 +233,13 @@ def command(recipe: Recipe, *where: object) -> str:
         said += [f"--{name}", changed.pop(name) or "none"] if name in changed else []
     for name, value in changed.items():
         said += ["--set", f"{name}={json.dumps(value)}"]
+    return words(*said, *(where or ("--out", named())))
+
+
+def named() -> Path:
+    """The folder of the evidence as a command names it: from the working directory where it lies below."""
     place = folder()
-    place = place.relative_to(here) if place.is_relative_to(here := Path.cwd()) else place
-    return words(*said, *(where or ("--out", place)))
+    return place.relative_to(here) if place.is_relative_to(here := Path.cwd()) else place
 
 
 def load(where=None) -> list[Record]:

@@ -25,9 +25,9 @@ from tqdm.auto import tqdm
 from . import data, evaluation, machine, probes
 from .checkpoint import LOCK_SECONDS, State, between_steps, load_checkpoint, locked, save_checkpoint
 from .cuda_graph import CAPTURE, GraphedStep
-from .files import drawing_seconds, writable
+from .files import drawing_seconds, path_of, writable
 from .machine import device_of
-from .recipes import Recipe
+from .recipes import Recipe, needed
 from .record import COLUMNS, Record, pack, read, short, weights_sha256, write
 from .sgd import ghost_batch_norm, in_bf16, lr_at, optimizer_for, rescale_momentum, train_step, watch_warmup
 
@@ -66,10 +66,10 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume: bool = True, device=None,
                  backend: str = "auto", steps_done=None, beside: int = 1):  # fmt: skip
-        if recipe.data == "imagenet":
+        if needed(recipe).data == "imagenet":
             raise ValueError("train() carries out CIFAR recipes; for ImageNet there are the nets, `reslib.loader` and the "
                              "tests of reslib.evaluation.")  # fmt: skip
-        self.recipe, self.data_dir, self.out_dir, self.resume = recipe, data_dir, Path(out_dir), resume
+        self.recipe, self.data_dir, self.out_dir, self.resume = recipe, data_dir, path_of(out_dir), resume
         self.device = device_of(device)
         self.asked_for = backend
         data.choose_backend(recipe, backend, self.device)  # what is wrong is said before anything is made
@@ -78,6 +78,9 @@ class Trainer:
 
     def run(self, wait: float = LOCK_SECONDS) -> Record:
         """The run's record, made, or read where it is finished. wait: seconds, for a run that another process holds."""
+        if not (self.resume and self.recorded.exists()):  # what is wrong with the data is said before anything is made
+            self.fingerprint = fingerprint(self.recipe, self.data_dir)
+            data.loader(self.recipe, "train", data_dir=self.data_dir, backend="torch")
         writable(self.out_dir)
         threads = torch.get_num_threads()
         with locked(self.out_dir, self.recipe.name, wait):
@@ -103,7 +106,6 @@ class Trainer:
             self.device = device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
             torch.cuda.set_device(device)  # graphs are captured there
         self.backend = data.prepared(recipe, self.asked_for, device, self.data_dir)
-        self.fingerprint = fingerprint(recipe, self.data_dir)
         self.net = recipe.net().to(device, memory_format=torch.channels_last)
         self.optimizer = optimizer_for(recipe, self.net)
         self.state = State(start=datetime.now(UTC).isoformat(timespec="seconds"), threads=torch.get_num_threads())
@@ -160,7 +162,7 @@ class Trainer:
                 if state.step % recipe.log_every == 0:
                     self.log(lr, bar)
                 state.step_seconds += time.monotonic() - tick
-                bar.update(recipe.batch)
+                bar.update()
                 # now and then the error on the test images, and a look at responses and gradients
                 if state.step % recipe.eval_every == 0 and state.step < recipe.steps:
                     self.test()
@@ -174,14 +176,13 @@ class Trainer:
                 if stop:
                     self.stop(stop[0])
             if not bar.disable:
-                bar.set_description_str(f"{recipe.name.rsplit('-', 1)[0]}, final passes")
+                bar.set_description_str("final passes")
 
     def progress(self) -> tqdm:
-        """A bar that counts images; none where `steps_done` counts iterations."""
-        recipe = self.recipe
-        return tqdm(total=recipe.steps * recipe.batch, initial=self.state.step * recipe.batch, unit=" images",
-                    unit_scale=True, desc=recipe.name.rsplit("-", 1)[0], mininterval=drawing_seconds(), dynamic_ncols=True,
-                    disable=self.steps_done is not None)  # fmt: skip
+        """A bar that counts iterations, the bar itself last: 80 columns hold what matters. None where `steps_done` counts."""
+        return tqdm(total=self.recipe.steps, initial=self.state.step, desc=self.recipe.name.rsplit("-", 1)[0],
+                    bar_format="{desc}: {percentage:3.0f}%{postfix}, {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {bar}",
+                    mininterval=drawing_seconds(), dynamic_ncols=True, disable=self.steps_done is not None)  # fmt: skip
 
     def learning_rate(self) -> float:
         """This iteration's. Where it changes, Caffe's form of momentum needs its buffers rescaled."""
@@ -199,6 +200,8 @@ class Trainer:
         if self.recipe.warmup_lr is not None and state.warm_at is None:
             watch_warmup(self.recipe, state, int(wrong))
         state.step += 1
+        if loss.device.type == "cpu":  # a GPU is not waited for: its rows of the curve tell
+            self.check({"training loss": loss.item()})
 
     def log(self, lr: float, bar: tqdm) -> None:
         """Close a row of the curve: the means since the last one."""
@@ -209,7 +212,8 @@ class Trainer:
         for name in COLUMNS:
             state.curve[name].append(row.get(name))
         state.loss_sum, state.wrong = 0.0, 0
-        bar.set_postfix(loss=f"{loss:.3f}", error=f"{error:.1f}%", refresh=False)
+        speed = recipe.batch * state.step / (time.monotonic() - self.began)
+        bar.set_postfix({"loss": f"{loss:.3f}", "error": f"{error:.1f}%", "images/s": f"{speed:,.0f}"}, refresh=False)
 
     def test(self) -> None:
         """A pass over the test images, into the curve's last row."""

@@ -100,3 +100,9 @@ def test_a_whole_number_is_the_same_rate():
         one, other = (replace(CIFAR, **{name: kind(value)}) for kind in (int, float))
         assert one.id == other.id and one.name == other.name
     assert replace(CIFAR, weight_decay=-0.0).id == replace(CIFAR, weight_decay=0).id
+
+
+def test_a_scale_that_sets_changed_fields_anew_says_so(capsys):
+    replace(CIFAR, steps=4_000, milestones=(100,), depth=56).at("pocket")
+    assert "at 'pocket' sets steps, milestones anew: replace fields after at()" in capsys.readouterr().err
+    assert replace(CIFAR, depth=56, seed=7).at("pocket").at("paper") and not capsys.readouterr().err

@@ -18,9 +18,10 @@ import torch
 
 import reslib
 from reslib import CIFAR, records
+from reslib.data import fast
 from reslib.evidence import plan
 from reslib.evidence.plan import missing
-from reslib.evidence.sweep import LOST, Worker, collect, run_parallel, side_by_side, submit
+from reslib.evidence.sweep import LOST, Worker, collect, run_parallel, side_by_side, submit, worker_for
 from reslib.record import read
 
 SCRIPT = """
@@ -259,3 +260,25 @@ def test_without_slurm(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(OSError, match="Slurm does not take the jobs: .*srun"):
         submit([SHORT], out=tmp_path, gpus=0)
+
+
+def test_a_script_is_not_run_again_by_the_workers(tmp_path):
+    """A chapter's .py has no main guard."""
+    file = tmp_path / "chapter.py"
+    file.write_text(
+        "from dataclasses import replace\nimport sys\nfrom reslib import CIFAR\n"
+        "from reslib.evidence.sweep import run_parallel\n"
+        "print('once')\nrecipe = replace(CIFAR.at('demo'), depth=8, steps=20, milestones=(10, 15), eval_every=10)\n"
+        "print(run_parallel([recipe], out=sys.argv[1], device='cpu'))\n"
+    )
+    done = subprocess.run([sys.executable, file, tmp_path / "runs"], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["once", "[]"], done.stderr
+    assert len(list((tmp_path / "runs").glob("*.json"))) == 1
+
+
+@pytest.mark.skipif(not fast.available(), reason="FFCV is not installed here")
+def test_files_of_images_are_written_before_the_workers_start(cifar, tmp_path):
+    (tmp_path / "cifar-10-batches-py").symlink_to(cifar / "cifar-10-batches-py")
+    worker_for([CIFAR.at("pocket")], tmp_path / "runs", data_dir=tmp_path, device="cpu", backend="auto")
+    names = sorted(file.name for file in (tmp_path / "beton").glob("*.beton"))
+    assert names == ["cifar10-16px-test.beton", "cifar10-16px-train.beton"]

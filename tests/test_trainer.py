@@ -531,3 +531,29 @@ def test_recomputed_bn_is_the_true_average():
     stem = torch.nn.functional.conv2d(images, net.conv1.weight, padding=1)
     assert torch.allclose(again.bn1.running_mean, stem.mean((0, 2, 3)), atol=1e-5)
     assert not torch.allclose(net.bn1.running_mean, again.bn1.running_mean)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "says"),
+    [
+        ("resnet56", {}, "'resnet56' is no recipe: give reslib.CIFAR"),
+        (replace(TINY, batch=9_999), {}, "a batch of 9999 is more than the training set holds"),
+        (CIFAR, {"data_dir": "data of mine"}, "data of mine is no folder"),
+        (TINY, {"out_dir": "$NOSUCH/runs"}, "the path .NOSUCH/runs cannot be expanded: there is no such user or variable"),
+    ],
+    ids=["recipe", "batch", "data", "path"],
+)
+def test_what_is_wrong_is_said_before_anything_is_made(recipe, options, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ValueError, OSError), match=says):
+        run(recipe, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bar_of_80_columns_holds_loss_and_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(trainer, "drawing_seconds", lambda: 0)
+    run(replace(TINY, depth=14, steps=4, milestones=(), log_every=1, eval_every=4), out_dir="~/runs")
+    drawn = [line for line in re.split(r"[\r\n]", capsys.readouterr().err) if "loss=" in line]
+    assert not [line for line in drawn if not re.search(r"loss=[\d.]+, error=[\d.]+%, images/s=[\d,]+", line[:80])]
+    assert drawn and list((tmp_path / "runs").glob("*.json"))

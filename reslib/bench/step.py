@@ -11,6 +11,7 @@ import torch
 from scipy import stats
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, RandomSampler
+from tqdm.auto import tqdm
 
 from .. import data, machine
 from ..cuda_graph import GraphedStep
@@ -68,7 +69,7 @@ def steps_of(depth: int, size: int, batch: int, variants, device: str, data_dir=
     if (index := torch.device(device).index) is not None:
         torch.cuda.set_device(index)  # graphs are captured there
     labels = torch.randint(10, (batch,), device=device)
-    for name in variants:
+    for name in tqdm(variants, desc="warm-up", leave=False, disable=None):  # None: shown on a terminal only
         net, images = recipe.net().to(device), torch.randn(batch, 3, size, size, device=device)
         if name in (PLAIN, SCRIPT):
             optimizer = torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
@@ -92,7 +93,7 @@ def steps_of(depth: int, size: int, batch: int, variants, device: str, data_dir=
 def in_turns(made: dict, rounds: int, steps: int) -> dict[object, list[float]]:
     """Seconds of a step, one mean a round, for each of `made`: they take turns, and each warms up in every round."""
     seconds = {name: [] for name in made}
-    for _ in range(rounds):
+    for _ in tqdm(range(rounds), desc="rounds", leave=False, disable=None):
         for name, step in made.items():
             step()[0].item()  # waits for a GPU
             tick = time.perf_counter()

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..files import say
-from ..recipes import Recipe
+from ..machine import device_of
+from ..recipes import Recipe, needed
 from . import cifar, draws, fast
 from .cifar import BYTE, Images, Plan, augmented, centring, crop_flip_subtract, gather, images, mean_image, resident, split_ids
 from .draws import epoch_draws
@@ -51,14 +52,15 @@ def loader(recipe: Recipe, split: str, *, data_dir=None, epoch: int = 0, start_b
     An augmented training epoch is one permutation cut into full batches (390 of 128 for 50,000), the remainder left out;
     otherwise come all images in their order. augment=None: augmented if "train". start_batch: skip so many.
     backend="auto": ffcv where it is installed and reads a file for the CPU, else array. Raises ValueError for an unknown
-    split or backend, a batch that is more than the training set holds, and as `images`; ImportError where ffcv is asked for
-    and not installed.
+    split, backend or device, a batch that is more than the training set holds, and as `images`; ImportError where ffcv is
+    asked for and not installed.
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f"split {split!r} is unknown: use 'train', 'val' or 'test'.")
     if workers < 0:
         raise ValueError(f"workers is {workers}: it must be at least 0.")
-    backend = prepared(recipe, backend, device, data_dir, train=split != "test")
+    device = device_of(device)
+    backend = prepared(needed(recipe), backend, device, data_dir, train=split != "test")
     augment = split == "train" if augment is None else augment
     if recipe.data == "imagenet":
         from . import photographs

@@ -1,11 +1,13 @@
 """What every chapter does with its runs: replay the recorded ones, or train them here, and say which are missing."""
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from .. import data
+from ..files import words
 from ..recipes import Recipe
-from ..record import Record, command, recorded
+from ..record import Record, command, named, recorded
 from ..trainer import train
 from . import plan
 from .sweep import run_parallel
@@ -47,6 +49,6 @@ def report(runs: Iterable[Record], missing: list[Recipe]) -> None:
         return
     print(f"{len(missing)} of {len(runs) + len(missing)} planned runs are not recorded. What makes them:")
     groups = {recipe.id: group.name for group, recipe in plan.planned() if recipe in missing}
-    sweep = "python -m reslib sweep --plan {} --scale {} --out notebooks/records"
-    makes = [sweep.format(groups[r.id], r.scale) if r.id in groups else command(r) for r in missing]
+    sweep, out = partial(words, "python", "-m", "reslib", "sweep", "--plan"), named()
+    makes = [sweep(groups[r.id], "--scale", r.scale, "--out", out) if r.id in groups else command(r) for r in missing]
     print(*dict.fromkeys(makes), sep="\n")

@@ -20,14 +20,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import torch
 from tqdm.auto import tqdm
 
 from .. import data, machine
 from ..checkpoint import LOCK_SECONDS, STOPS, BusyError, between_steps
-from ..files import drawing_seconds, renamed, writable
+from ..files import drawing_seconds, path_of, renamed, writable
 from ..machine import device_of, in_a_line
 from ..recipes import Recipe
 from ..trainer import Trainer
@@ -110,8 +110,8 @@ def cores() -> int:
 def worker_for(recipes: list[Recipe], out: Path, **options) -> Worker:
     """For the runs that have no record in `out`. Raises, before any run, what is wrong for all of them."""
     worker = Worker([r for r in recipes if not on_record(r, out)], out, options, LOCK_SECONDS)
-    for recipe in worker.recipes[:1]:
-        data.choose_backend(recipe, options["backend"], options["device"])
+    for recipe in {(r.data, r.size): r for r in worker.recipes}.values():
+        data.prepared(recipe, options["backend"], options["device"], options["data_dir"])  # once, not by each worker
         data.images(recipe, train=True, data_dir=options["data_dir"])
         writable(out)
         machine.warn_if_no_evidence(machine.environment(torch.device("cpu"), 1))
@@ -135,9 +135,9 @@ def run_parallel(recipes: list[Recipe], *, out: str | Path = "runs", jobs: int |
         raise ValueError(f"jobs is {jobs}: it must be at least 1.")
     if time_limit is not None and not time_limit > 0:
         raise ValueError(f"time_limit is {time_limit}: it must be above 0 seconds.")
-    worker = worker_for(recipes, Path(out), data_dir=data_dir, device=device, backend=backend, beside=jobs)
+    worker = worker_for(recipes, path_of(out), data_dir=data_dir, device=device, backend=backend, beside=jobs)
     wanted = worker.options["beside"] = min(jobs, len(worker.recipes))
-    end = time.monotonic() + (time_limit or float("inf"))
+    end, told = time.monotonic() + (time_limit or float("inf")), time.monotonic()
     spawn, running, failed, total = multiprocessing.get_context("spawn"), {}, {}, sum(map(work, worker.recipes))
     steps = [spawn.RawValue("q", 0) for _ in worker.recipes]
     each, wanted = (wanted, min(wanted, 1)) if device != "cpu" else (1, wanted)  # workers in a process; processes to start
@@ -154,6 +154,9 @@ def run_parallel(recipes: list[Recipe], *, out: str | Path = "runs", jobs: int |
                 multiprocessing.connection.wait([process.sentinel for process in running], timeout=0.5)
                 wanted = collect(running, worker, failed)
                 show(bar, running, worker, steps)
+                if "ipykernel" in sys.modules and time.monotonic() > told + 60:  # papermill --log-output shows no bar
+                    told = time.monotonic()
+                    print(f"{bar.desc}, {bar.n / bar.total:.0%}: {bar.postfix}", flush=True)
         finally:
             for process in running:
                 process.terminate()
@@ -168,13 +171,18 @@ def run_parallel(recipes: list[Recipe], *, out: str | Path = "runs", jobs: int |
 
 
 def start(spawn, worker: Worker, each: int, steps: list, running: dict) -> None:
-    """So many workers in a process of their own. Without Ctrl-C and SIGHUP, which a terminal sends to all: the parent's."""
+    """So many workers in a process of their own. Without Ctrl-C and SIGHUP, which a terminal sends to all: the parent's.
+
+    It is not told of the main module, which may be a script, a chapter's .py, that it would run again.
+    """
     hands = [spawn.RawValue("q", -1) for _ in range(each)]
     process = spawn.Process(target=child, args=(worker, hands, steps))
     before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPS if number != signal.SIGTERM}
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
     try:
         process.start()
     finally:
+        sys.modules["__main__"] = main
         for number, handler in before.items():
             signal.signal(number, handler)
     running[process] = hands
@@ -261,8 +269,8 @@ def submit(recipes: list[Recipe], *, out: str | Path = "runs", jobs: int | None 
         import submitit
     except ImportError:
         raise ImportError("a sweep on Slurm needs submitit: pip install 'reslib[slurm]'.") from None
-    out, device = Path(out).resolve(), "cuda" if gpus else "cpu"
-    worker = worker_for(recipes, out, data_dir=data_dir and Path(data_dir).resolve(), device=device, backend=backend)
+    out, device = path_of(out).resolve(), "cuda" if gpus else "cpu"
+    worker = worker_for(recipes, out, data_dir=data_dir and path_of(data_dir).resolve(), device=device, backend=backend)
     if not worker.recipes:
         return []
     asked_for = {"partition": partition, "account": account, "gpus_per_node": gpus or None}
