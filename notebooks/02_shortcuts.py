@@ -132,7 +132,8 @@ _ = ax.set_xticks(range(3), ["none (plain)", "A", "B"])
 
 # %% [markdown]
 # {numref}`tab-options-public` has the numbers of A and B. The authors trained on their own, so A and B are compared by Welch's
-# interval {cite}`welch1947generalization`. It contains zero at every depth. No public rerun at this scale uses option C.
+# interval {cite}`welch1947generalization`, which contains zero wherever it can be formed. Is that a proof that they are equal? Not quite,
+# as [the appendix](08_one_run.ipynb) explains. No public rerun at this scale uses option C.
 
 
 # %% mystnb={"figure": {"caption": "Final test error (%) of public residual nets with option A and with option B: means over n authors, and A minus B in points with its 95 % interval.", "name": "tab-options-public"}} tags=["hide-input"]
@@ -530,7 +531,7 @@ table.style.format("{:.2f}", na_rep="")
 
 # %% [markdown]
 # Single runs do not show an order: the steps among A, B and C are as small as the difference between two runs of one net.
-# How many runs would show them is computed in the appendix on single runs. The paper's conclusion needs no order, only that the
+# How many runs would show them is computed in [the appendix](08_one_run.ipynb). The paper's conclusion needs no order, only that the
 # three lie close together and the plain net far away. On CIFAR-10 the public reruns above say the same of A and B.
 #
 # | where | what the choice changes | choose |

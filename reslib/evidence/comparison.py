@@ -183,7 +183,7 @@ def prediction(values, runs: int = 1) -> tuple[float, float]:
 
 def pooled(spreads: Iterable[float], runs: Iterable[int]) -> tuple[float, int]:
     """Standard deviation over seeds, pooled over nets, and its degrees of freedom; `runs`: of each net, two or more."""
-    spreads, freedom = np.asarray(spreads, float), np.asarray(runs) - 1
+    spreads, freedom = np.asarray([*spreads], float), np.asarray([*runs]) - 1
     return math.sqrt((spreads**2 * freedom).sum() / freedom.sum()), int(freedom.sum())
 
 

@@ -33,3 +33,9 @@ CLAIMS = tuple(Claim(**row) for row in _table("claims.csv"))
 def paper() -> dict[str, float]:
     """What the paper reports, by quantity: `paper()["table6.resnet20.test_error"]` is in the unit that paper.csv gives."""
     return {row["quantity"]: float(row["value"]) for row in _table("paper.csv")}
+
+
+@cache
+def stated_spreads() -> dict[str, float]:
+    """The standard deviations over runs that the paper prints (its "±"), by quantity, in the quantity's unit."""
+    return {row["quantity"]: float(row["spread"]) for row in _table("paper.csv") if row["spread"]}
