@@ -89,6 +89,23 @@ def test_a_narrow_drawing_stacks_the_panels_and_the_figure_is_left_as_it_was():
     assert drawn == svg.html(figure)  # the same bytes each time
 
 
+def test_stacked_panels_have_the_labels_that_they_shared():
+    figure, axes = plt.subplots(2, 2, sharex=True, sharey=True)
+    for row, error in zip(axes, ("training error", "test error"), strict=True):
+        for ax in row:
+            plots.learning_curve(curves(), "train_error", ax)
+            ax.set(ylabel=error)
+            ax.label_outer()
+    narrow = svg.svg(figure, "", "plot-narrow", narrow=True)
+    assert [narrow.count(f">{label}</text>") for label in ("training error", "test error", "iterations")] == [2, 2, 4]
+
+
+def test_lines_that_could_not_be_seen_are_darkened():
+    plt.plot([1, 2], color="#56b4e9")  # 2.3 to 1 on white
+    drawn = svg.html(plt.gcf())
+    assert "#56b4e9" not in drawn and f"stroke: {svg.tinted('#56b4e9', 0.298)}" in drawn
+
+
 def test_ids_are_unique_and_what_is_referred_to_is_there():
     drawn = svg.html(two_panels())
     ids = re.findall(r'\bid="([^"]*)"', drawn)

@@ -25,6 +25,7 @@ from . import interactive
 
 DARK_PAGE = 0.0091  # relative luminance of #14181e, the book's dark background
 NARROW = 4.1  # inches: on a telephone of 360 pixels, letters keep their size
+SEEN = 0.298  # luminance of lines: 3 to 1 on white
 READABLE = 0.18  # luminance of letters: 4.6 to 1 on white, and their dark twins on the dark page
 
 
@@ -127,6 +128,8 @@ def _shorter(numbers: str, decimals: int) -> str:
 
 def _pair(match) -> str:
     name, colour = match.groups()
+    if max(to_rgb(colour)) - min(to_rgb(colour)) > 0.35:  # a colour that says something, no grey and no pastel ground
+        colour = tinted(colour, min(SEEN, luminance(colour)))
     return f"{name}: {colour}; {name}: light-dark({colour}, {dark(colour)})"  # a browser that knows no pairs keeps the first
 
 
@@ -159,11 +162,18 @@ def _direct_labels(ax) -> list:
         for a, b in zip(order, order[1:], strict=False):
             if (lack := step - (ends[b] - ends[a])) > 0:
                 ends[a], ends[b] = ends[a] - lack / 2, ends[b] + lack / 2
+    lift = max(0, -min(ends))  # none below the axis, where its numbers are
     legend.set_visible(False)
     legend.set_in_layout(False)
     look = dict(transform=ax.transAxes, va="center", fontsize=size)
     texts = [
-        ax.text(1.015, y, line.get_label(), color=tinted(line.get_color(), min(READABLE, luminance(line.get_color()))), **look)
+        ax.text(
+            1.015,
+            y + lift,
+            line.get_label(),
+            color=tinted(line.get_color(), min(READABLE, luminance(line.get_color()))),
+            **look,
+        )
         for line, y in zip(lines, ends, strict=True)
     ]
     return [partial(legend.set_visible, True), partial(legend.set_in_layout, True), *(text.remove for text in texts)]
@@ -177,12 +187,15 @@ def _narrowed(figure: Figure) -> list:
     if len({ax.get_gridspec() for ax in axes}) == 1 and columns > 1:
         wide = columns // 3 + 1 if any(ax.collections and not ax.lines for ax in axes) else 1 + (columns > 3)
         grid = GridSpec(-(-len(axes) // wide), wide, figure)
+        undo += [restore for ax in axes for restore in _own_labels(ax, axes)]
         for i, ax in enumerate(axes):
             undo.append(partial(ax.set_subplotspec, ax.get_subplotspec()))
-            undo += _own_labels(ax, axes)
             ax.set_subplotspec(grid[i // wide, i % wide])
         rows, height = grid.nrows, min(height, 2.7)
     figure.set_size_inches(NARROW, height * rows)
+    for legend in filter(None, [*figure.legends, *(ax.get_legend() for ax in figure.axes)]):
+        undo.append(partial(legend.set_ncols, legend._ncols))
+        legend.set_ncols(min(legend._ncols, 1 + (max(len(text.get_text()) for text in legend.get_texts()) < 24)))
     for title in filter(None, [figure._suptitle, *(ax.title for ax in figure.axes)]):
         undo.append(partial(title.set_text, title.get_text()))
         title.set_text(textwrap.fill(title.get_text(), 44))
