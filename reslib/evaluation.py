@@ -1,8 +1,9 @@
 """Testing a net: error and loss over batches, a run's final passes, BN statistics recomputed, ImageNet's crops and scales."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from .recipes import Recipe
 
 BATCH = 1_000  # images of a pass on a GPU; a CPU takes the recipe's batch
 SIDES = (224, 256, 384, 480, 640)  # pixels: the shorter sides of the multi-scale test (section 3.4)
+HOW = {"centre": 1, "ten": 10, "scales": 10}  # ways to test photographs, and about how many crops' work each is
+LONGEST = 20  # times its shorter side: a photograph that is still tested whole
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -106,26 +109,48 @@ def final_passes(net: nn.Module, recipe: Recipe, data_dir=None) -> tuple[dict, T
 # --- ImageNet (section 3.4) ------------------------------------------------------------------------------------------
 
 
-def shorter(image: Tensor, side: int) -> Tensor:
-    """An image whose shorter side is resized to `side`, antialiased: uint8 (3, H, W) -> float32 in [0, 1]."""
+class Entry(NamedTuple):
+    """A net that is tested on photographs, and the pixels that it was trained on: (x - mean) / std of x in [0, 1]."""
+
+    name: str
+    net: nn.Module
+    mean: Tensor  # (3, size, size): the mean image; or (3, 1, 1): of each channel
+    std: Tensor | float = 1.0  # (3, 1, 1)
+    size: int = 224  # pixels of a crop; what follows is given for 224, and in proportion for others
+
+
+def known(how: str) -> str:
+    """The way to test, if it is one. Raises ValueError."""
+    if how not in HOW:
+        raise ValueError(f"how is {how!r}: test by 'centre', 'ten' crops, or 'scales'.")
+    return how
+
+
+def resized(image: Tensor, side: int) -> Tensor:
+    """An image whose shorter side is resized to `side`, antialiased: uint8 (3, H, W) -> uint8 (3, h, w)."""
     from torchvision.transforms.v2.functional import resize
 
-    return resize(image, [side], antialias=True).float() / 255
+    return resize(image, [side], antialias=True)
+
+
+def shorter(image: Tensor, side: int) -> Tensor:
+    """As `resized`, but float32 in [0, 1]."""
+    return resized(image, side).float() / 255
 
 
 def square(image: Tensor, side: int) -> Tensor:
-    """The middle side x side pixels of (3, H, W), half pixels rounded down."""
-    top, left = ((n - side) // 2 for n in image.shape[1:])
-    return image[:, top : top + side, left : left + side]
+    """The middle side x side pixels of (..., H, W), half pixels rounded down."""
+    top, left = ((n - side) // 2 for n in image.shape[-2:])
+    return image[..., top : top + side, left : left + side]
 
 
 def ten_crop(image: Tensor, size: int, mean: Tensor | float = 0.0) -> Tensor:
-    """Corners and middle of (3, H, W), minus the mean (3, size, size); then their mirror images: (10, 3, size, size)."""
-    height, width = image.shape[1:]
+    """Corners and middle of (..., 3, H, W), minus the mean (3, size, size); then these mirrored: (10, ..., 3, size, size)."""
+    height, width = image.shape[-2:]
     places = [(0, 0), (0, width - size), (height - size, 0), (height - size, width - size)]
-    crops = [image[:, y : y + size, x : x + size] for y, x in places] + [square(image, size)]
+    crops = [image[..., y : y + size, x : x + size] for y, x in places] + [square(image, size)]
     crops = torch.stack(crops) - mean
-    return torch.cat([crops, crops.flip(3)])
+    return torch.cat([crops, crops.flip(-1)])
 
 
 def score_map(net: nn.Module, x: Tensor) -> Tensor:
@@ -136,45 +161,69 @@ def score_map(net: nn.Module, x: Tensor) -> Tensor:
     return conv2d(x, net.fc.weight[:, :, None, None], net.fc.bias)
 
 
+def views(image: Tensor, how: str, size: int = 224) -> list[Tensor]:
+    """What a test takes from a photograph, uint8 (3, H, W), for crops of `size`: the middle 256x256 pixels at a shorter side
+    of 256; "scales": the whole photograph at each of SIDES. Raises ValueError if it is too long for that.
+    """
+    sides = [round(side * size / 224) for side in (SIDES if how == "scales" else (256,))]
+    if how != "scales":
+        return [square(resized(image, sides[0]), sides[0])]
+    if max(image.shape[1:]) > LONGEST * min(image.shape[1:]):
+        raise ValueError(f"it is {image.shape[2]} x {image.shape[1]} pixels, too long to be tested whole: use how='ten'.")
+    return [resized(image, side) for side in sides]
+
+
+def crop_probabilities(entry: Entry, squares: Tensor, how: str) -> Tensor:
+    """Class probabilities (B, classes) of squares, in [0, 1], (B, 3, S, S): of the "centre" crop; of "ten" crops, averaged."""
+    size, mean, std = entry.size, entry.mean.to(squares.device), torch.as_tensor(entry.std, device=squares.device)
+    crops = ten_crop(squares, size, mean) if how == "ten" else (square(squares, size) - mean)[None]
+    x = (crops / std).flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (k B, 3, size, size)
+    return entry.net(x).softmax(1).view(len(crops), len(squares), -1).mean(0)
+
+
+def whole_probabilities(entry: Entry, images: list[Tensor], device: torch.device) -> Tensor:
+    """Class probabilities (B, classes) of whole photographs, uint8, the score map averaged; equal shapes go together."""
+    found, std = [None] * len(images), torch.as_tensor(entry.std, device=device)
+    for shape in {image.shape for image in images}:
+        where = [i for i, image in enumerate(images) if image.shape == shape]
+        x, mean = torch.stack([images[i] for i in where]).to(device) / 255, entry.mean.to(device)
+        if mean.shape[1] > 1:
+            mean = interpolate(mean[None], shape[1:], mode="bilinear")[0]
+        x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+        for i, row in zip(where, score_map(entry.net, x).mean((2, 3)).softmax(1), strict=True):
+            found[i] = row
+    return torch.stack(found)
+
+
+def batch_probabilities(entry: Entry, batch: list[list[Tensor]], how: str) -> Tensor:
+    """Class probabilities (B, classes) of the `views` of B photographs; "scales": averaged over them."""
+    device = _device(entry.net)
+    if how == "scales":
+        return torch.stack([whole_probabilities(entry, one, device) for one in map(list, zip(*batch, strict=True))]).mean(0)
+    return crop_probabilities(entry, torch.stack([one[0] for one in batch]).to(device) / 255, how)
+
+
 @torch.inference_mode()
 def probabilities(net: nn.Module, image: Tensor, mean: Tensor, how: str) -> Tensor:
-    """Class probabilities (classes,) of one photograph, uint8 (3, H, W), whose mean image is (3, 224, 224).
+    """Class probabilities (classes,) of one photograph, uint8 (3, H, W), whose mean image is (3, size, size).
 
     how: "centre" crop; "ten": the crops of AlexNet, out of the middle 256x256 pixels at a shorter side of 256, probabilities
     averaged; "scales": the whole image at the shorter sides SIDES, the score map averaged at each, then the probabilities.
     """
-    size, device = mean.shape[1], _device(net)
-    if how == "scales":
-        views = (shorter(image, side) for side in SIDES)
-        views = (x - interpolate(mean[None], x.shape[1:], mode="bilinear")[0] for x in views)
-        return torch.stack([score_map(net, x[None].to(device)).mean((2, 3)).softmax(1)[0] for x in views]).mean(0)
-    image = square(shorter(image, 256), 256) if how == "ten" else shorter(image, 256)
-    crops = ten_crop(image, size, mean) if how == "ten" else (square(image, size) - mean)[None]
-    return net(crops.to(device)).softmax(1).mean(0)
-
-
-def photograph_batches(net: nn.Module, data_dir=None, how: str = "centre") -> Iterator[tuple[Tensor, Tensor]]:
-    """Logarithms of `probabilities` (1, classes) and label (1,) of every validation photograph of an ImageFolder tree."""
-    from .data import photographs
-
-    folder = photographs.folder_of(data_dir)
-    images, mean = photographs.source(folder, "val"), torch.from_numpy(photographs.statistics(folder)[0]).permute(2, 0, 1)
-    for name, label in zip(images.names, images.labels, strict=True):
-        scores = probabilities(net, photographs.decoded(images.folder / name), mean, how)
-        yield scores.log()[None].float().cpu(), torch.tensor([label])
+    entry = Entry("", net, mean, size=mean.shape[1])
+    return batch_probabilities(entry, [views(image, how, entry.size)], how)[0]
 
 
 def evaluate_photographs(net: nn.Module, data_dir=None, how: str = "centre") -> dict[str, float]:
-    """As `evaluate`, over the validation photographs of an ImageFolder tree, decoded one by one. how: see `probabilities`.
+    """As `evaluate`, over the validation photographs of an ImageFolder tree, minus the mean image. how: see `probabilities`.
 
     Raises ValueError for an unknown `how`; FileNotFoundError for no tree.
     """
-    if how not in ("centre", "ten", "scales"):
-        raise ValueError(f"how is {how!r}: test by 'centre', 'ten' crops, or 'scales'.")
-    training = net.training
-    net.eval()
-    try:
-        logits, labels = zip(*photograph_batches(net, data_dir, how), strict=True)
-    finally:
-        net.train(training)
-    return score(torch.cat(logits), torch.cat(labels))
+    from .data import photographs
+    from .testing import tree_probabilities
+
+    known(how)
+    folder = photographs.folder_of(data_dir)
+    images, mean = photographs.source(folder, "val"), torch.from_numpy(photographs.statistics(folder)[0]).permute(2, 0, 1)
+    found = tree_probabilities([Entry("", net, mean)], images, how)[0]
+    return score(found.log(), torch.from_numpy(images.labels))

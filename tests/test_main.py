@@ -32,6 +32,22 @@ def test_data(cifar):
     assert found.returncode == 0 and "50,000 training images" in found.stdout and "10,000 test images" in found.stdout
 
 
+def test_test_of_a_run_s_weights(tmp_path):
+    """On its own test images it finds the record's error; two seeds make an ensemble."""
+    short = ("--scale", "demo", "--depth", "8", "--set", "steps=10", "--set", "milestones=[5]", "--threads", "1")
+    for seed in "01":
+        assert run("train", *short, "--seed", seed, "--out", str(tmp_path)).returncode == 0
+    one, two = sorted(tmp_path.glob("*.safetensors"))
+    found = run("test", "--weights", str(one), "--weights", str(two.with_suffix(".json")))
+    assert found.returncode == 0, found.stderr
+    for path in (one, two):
+        error = json.loads(path.with_suffix(".json").read_text())["final"]["test_error"]
+        assert re.search(rf"\| {path.stem} +\| {error:.2f} \[", found.stdout)
+    assert "| ensemble of 2 " in found.stdout
+    found = run("test", "--weights", str(one), "--how", "ten")
+    assert found.returncode != 0 and "CIFAR nets are tested on the single view" in found.stderr
+
+
 def test_bench_step():
     found = run(
         "bench", "step", "--depth", "8", "--size", "8", "--batch", "4", "--rounds", "1", "--steps", "1", "--no-compiled"

@@ -1,0 +1,264 @@
+"""python -m reslib test: Tables 3, 4 and 5's columns for a run's weights, any in torchvision's names, or torchvision's own.
+
+A net of the paper's is tested on pixels minus the mean image of the tree's training photographs, as it was trained; others on
+torchvision's, (x - mean) / std of each channel. Intervals are over images, not over training runs.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from . import evaluation
+from .data import photographs
+from .data.tree import Tree, decoded
+from .evaluation import HOW, Entry, batch_probabilities, known, views
+from .files import drawing_seconds, path_of, say
+from .machine import device_of
+from .recipes import Recipe
+from .resnet import IMAGENET_NETS, Bottleneck, imagenet_resnet
+from .weights import read_weights, recipe_of, trained_net
+
+MEAN, STD = (torch.tensor(x)[:, None, None] for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))  # torchvision's
+STRIDES = "1x1 (the paper, v1), 3x3 (torchvision and most libraries, v1.5)"
+
+
+# --- which net -------------------------------------------------------------------------------------------------------
+
+
+def torchvision_net(name: str) -> nn.Module:
+    """torchvision's own weights, from torch's cache or its server: "resnet50", or of one recipe "resnet50:IMAGENET1K_V2".
+
+    Without a recipe its first, V1: the nearest to the paper's. Raises ValueError for an unknown name, OSError if the file can
+    neither be found nor fetched.
+    """
+    from torchvision.models import get_model_weights
+
+    net, _, version = name.partition(":")
+    depths = {f"resnet{depth}": depth for depth in IMAGENET_NETS}
+    if net not in depths:
+        raise ValueError(f"torchvision:{name} is unknown: use one of {', '.join(depths)}.")
+    found = get_model_weights(net)
+    version = version or "IMAGENET1K_V1"
+    if version not in found.__members__:
+        raise ValueError(f"torchvision:{name} is unknown: {net} has {', '.join(found.__members__)}.")
+    try:
+        tensors = found[version].get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:  # a wrong hash is a RuntimeError
+        raise OSError(f"torchvision:{name} is not in {torch.hub.get_dir()}/checkpoints, and could not be fetched ({error}): "
+                      f"put {found[version].url} there.") from None  # fmt: skip
+    return loaded(tensors, f"torchvision:{name}", imagenet_resnet(depths[net], "B", stride_on="3x3"))
+
+
+def loaded(tensors: dict[str, Tensor], where, net: nn.Module) -> nn.Module:
+    """The net with these weights. Raises ValueError, naming their file, if they are not exactly its own."""
+    own = {name: t.shape for name, t in net.state_dict().items() if t.dim()}
+    found = {name: t.shape for name, t in tensors.items() if t.dim()}
+    if wrong := [name for name in {**own, **found} if own.get(name) != found.get(name)]:
+        raise ValueError(f"{where} fits no net of Table 1: {wrong[0]} is {tuple(found.get(wrong[0], ())) or 'missing'}, "
+                         f"not {tuple(own.get(wrong[0], ())) or 'there'}, first of {len(wrong)}.")  # fmt: skip
+    net.load_state_dict(tensors, strict=False)  # but for counters of batches
+    return net
+
+
+def file_net(path: Path, shortcut: str | None = "A", stride_on: str = "3x3") -> nn.Module:
+    """The net of Table 1 that a state dict in torchvision's names belongs to, with its weights.
+
+    What tensors do not tell is said: without projections it is option A's, or with shortcut=None the plain net's; bottlenecks
+    have their stride where `stride_on` says. Raises as `read_weights`; ValueError where no net fits.
+    """
+    tensors, _ = read_weights(path)
+    blocks = tuple(len({n.split(".")[1] for n in tensors if n.startswith(f"layer{i}.")}) for i in range(1, 5))
+    bottleneck = "layer1.0.conv3.weight" in tensors
+    kinds = {(block is Bottleneck, n): depth for depth, (block, n) in IMAGENET_NETS.items()}
+    if (bottleneck, blocks) not in kinds or "fc.weight" not in tensors:
+        raise ValueError(f"{path} holds no net of Table 1 in torchvision's names (conv1.weight, layer1.0.conv1.weight, ...); "
+                         "CIFAR nets of others are for `python -m reslib audit`.")  # fmt: skip
+    projections = sum(name.endswith("downsample.0.weight") for name in tensors)
+    option = "C" if projections == sum(blocks) else "B" if projections else shortcut
+    if not projections:
+        say(f"{path}: without projections: tested as {'a plain net' if shortcut is None else 'option A'}; --shortcut none is "
+            "a plain net, --shortcut A option A.")  # fmt: skip
+    if bottleneck:
+        say(f"{path}: its bottlenecks are taken to have their stride in the {stride_on} convolution; the tensors do not tell, "
+            f"and the other net computes something else: --stride-on is {STRIDES}.")  # fmt: skip
+    net = imagenet_resnet(kinds[bottleneck, blocks], option, stride_on, num_classes=len(tensors["fc.weight"]))
+    return loaded(tensors, path, net)
+
+
+def own_file(weights: str) -> tuple[Path, Recipe | None]:
+    """The file that `--weights` names, beside a record if it names that; and the recipe whose run left it, if one did."""
+    path = path_of(weights)
+    path = path.with_suffix(".safetensors") if path.suffix == ".json" else path
+    return path, recipe_of(path) if path.is_file() else None
+
+
+def entry(weights: str, folder: Path, pixels: str = "auto", **choices) -> Entry:
+    """The net that `--weights` names, for photographs of the tree at `folder`. choices: as `file_net`.
+
+    pixels: "mean" image of the training photographs, "torchvision", or "auto": the first for a record's weights. Raises
+    ValueError or OSError, naming the weights, where they are not there or fit no net of Table 1.
+    """
+    if pixels not in ("auto", "mean", "torchvision"):
+        raise ValueError(f"pixels is {pixels!r}: use auto, mean, or torchvision.")
+    scheme, _, name = weights.partition(":")
+    recipe, size = None, 224
+    if scheme == "torchvision" and name:
+        net = torchvision_net(name)
+    else:
+        path, recipe = own_file(weights)
+        name, size = path.stem, recipe.size if recipe else size
+        net = trained_net(recipe, path) if recipe else file_net(path, **choices)
+    if pixels == "torchvision" or (pixels == "auto" and recipe is None):
+        return Entry(name, net.eval(), MEAN, STD)
+    mean = photographs.statistics(folder)[0]
+    mean = mean if size == len(mean) else photographs.resized(mean, size)
+    return Entry(name, net.eval(), torch.from_numpy(mean).permute(2, 0, 1), size=size)
+
+
+def labels_for(images: Tree, classes: int, name: str) -> Tensor:
+    """The photographs' labels, int64 (N,), among a net's classes: the tree's own, or ImageNet's 1,000 for a part of these.
+
+    Raises ValueError where they are neither.
+    """
+    labels = images.labels
+    if classes != len(images.classes):
+        ids = resources.files("reslib.data").joinpath("imagenet_classes.txt").read_text().split()
+        if classes != len(ids) or not set(images.classes) <= set(ids):
+            raise ValueError(f"{name} tells {classes:,} classes apart and {images.folder} holds {len(images.classes)}: test "
+                             "it on its own classes, or ImageNet's on folders named as ImageNet's (n01440764).")  # fmt: skip
+        labels = np.array([ids.index(one) for one in images.classes])[labels]
+    return torch.from_numpy(labels)
+
+
+# --- its errors ------------------------------------------------------------------------------------------------------
+
+
+def interval(error: float, n: int) -> str:
+    """An error in percent and its 95 % interval over n images (Wilson, 1927): "24.70 [24.32, 25.08]"."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(round(error * n / 100), n, method="wilson")
+    return f"{error:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def row(name: str, chances: Tensor, labels: Tensor) -> dict:
+    """Of class probabilities (N, classes): a row of Tables 3 to 5."""
+    found = evaluation.score(chances.log(), labels)
+    errors = {f"top-{k} error, %": interval(found[f"top{k}_error"], found["n"]) for k in (1, 5)}
+    return {"net": name, **errors, "images": found["n"]}
+
+
+def test(weights: list[str], data_dir=None, how: str = "centre", device=None, **choices) -> list[dict]:
+    """A row for each of `weights`, and of several one for their ensemble: softmax probabilities, averaged (Table 5).
+
+    choices: as `entry`. All that is wrong with the weights, and how they go together, is said before any photograph is read.
+    Raises ValueError and OSError as `entry` and `tree_probabilities`.
+    """
+    known(how)
+    device, recipes = device_of(device), [own_file(one) for one in weights]
+    if any(recipe and recipe.data != "imagenet" for _, recipe in recipes):
+        names, chances, labels = cifar_probabilities(recipes, data_dir, how, device)
+    else:
+        folder = photographs.folder_of(data_dir)
+        images = photographs.source(folder, "val")
+        entries = [entry(one, folder, **choices) for one in weights]
+        names = [one.name for one in entries]
+        labels = [labels_for(images, one.net.fc.out_features, one.name) for one in entries]
+        if any(not torch.equal(labels[0], one) for one in labels):
+            raise ValueError("the nets do not tell the same classes apart: an ensemble needs that. Test them one by one.")
+        labels = labels[0]
+        for one in entries:
+            one.net.to(device, memory_format=torch.channels_last)
+        chances = tree_probabilities(entries, images, how)
+    rows = [row(name, one, labels) for name, one in zip(names, chances, strict=True)]
+    return rows + [row(f"ensemble of {len(names)}", torch.stack(chances).mean(0), labels)] * (len(names) > 1)
+
+
+def table(rows: list[dict]) -> str:
+    """`test`'s rows as Markdown, and what the intervals are."""
+    from tabulate import tabulate
+
+    note = "In brackets: 95 % intervals over images (Wilson); how much training runs differ is not in them."
+    return f"{tabulate(rows, headers='keys', tablefmt='github')}\n\n{note}"
+
+
+def cifar_probabilities(files: list[tuple[Path, Recipe | None]], data_dir, how: str, device):
+    """Names, class probabilities (N, 10) and labels (N,) of our CIFAR nets on the test images, the single view."""
+    if how != "centre":
+        raise ValueError(f"how is {how!r}: CIFAR nets are tested on the single view of each image, 'centre'.")
+    if len({(recipe.data, recipe.size) if recipe else None for _, recipe in files}) > 1:
+        raise ValueError("the nets are of different images: an ensemble needs the same. Test them one by one.")
+    chances = []
+    for path, recipe in files:
+        net = trained_net(recipe, path).to(device)
+        logits, labels = evaluation.predict(net, evaluation.whole(recipe, "test", device, data_dir))
+        chances.append(logits.softmax(1))
+    return [path.stem for path, _ in files], chances, labels
+
+
+class _Views(torch.utils.data.Dataset):
+    """The views of a tree's photographs; where one cannot be had, the error, for the process that tests."""
+
+    def __init__(self, images, how: str, size: int):
+        self.images, self.how, self.size = images, how, size
+
+    def __len__(self) -> int:
+        return len(self.images.names)
+
+    def __getitem__(self, i: int) -> list[Tensor] | ValueError:
+        path = self.images.folder / self.images.names[i]
+        try:
+            image = decoded(path)
+        except ValueError as error:  # it names the file
+            return error
+        try:
+            return views(image, self.how, self.size)
+        except ValueError as error:
+            return ValueError(f"{path}: {error}")
+
+
+def tree_probabilities(entries: list[Entry], images, how: str = "centre") -> list[Tensor]:
+    """Of each net the class probabilities (N, classes), on the CPU, of all photographs of a `Tree`. how: see `probabilities`.
+
+    Nets of the same size share the work of decoding; workers do it beside the nets. Raises ValueError for an unknown `how`,
+    and for a photograph that cannot be read, by name.
+    """
+    known(how)
+    found, cores = {}, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for size in sorted({entry.size for entry in entries}):
+        group = [i for i, entry in enumerate(entries) if entry.size == size]
+        cpu = all(next(entries[i].net.parameters()).device.type == "cpu" for i in group)
+        workers = 0 if len(images.names) < 100 else max(1, cores // 4) if cpu else min(cores, 16)
+        loader = torch.utils.data.DataLoader(_Views(images, how, size), (40 if cpu else 320) // HOW[how],
+                                             num_workers=workers, collate_fn=list)  # fmt: skip
+        rows = {i: [] for i in group}
+        bar = tqdm(total=len(images.names), desc=f"testing, {how}", unit="image", mininterval=drawing_seconds())
+        with bar, in_test_mode([entries[i].net for i in group]):
+            for batch in loader:
+                for one in batch:
+                    if isinstance(one, ValueError):
+                        raise one
+                for i in group:
+                    rows[i].append(batch_probabilities(entries[i], batch, how).cpu())
+                bar.update(len(batch))
+        found |= {i: torch.cat(row) for i, row in rows.items()}
+    return [found[i] for i in range(len(entries))]
+
+
+@contextmanager
+def in_test_mode(nets: list[nn.Module]) -> Iterator[None]:
+    """No gradients, no rounding to TF32; each net's mode is restored."""
+    before = [net.training for net in nets]
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        try:
+            yield [net.eval() for net in nets]
+        finally:
+            for net, training in zip(nets, before, strict=True):
+                net.train(training)
