@@ -4,12 +4,17 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from .. import data
 from ..files import words
 from ..recipes import Recipe
 from ..record import Record, command, named, recorded
 from ..trainer import train
-from . import plan
+from . import plan, rules
+from .audit import load_audits
+from .comparison import Runs
 from .sweep import run_parallel
 
 
@@ -52,3 +57,29 @@ def report(runs: Iterable[Record], missing: list[Recipe]) -> None:
     sweep, out = partial(words, "python", "-m", "reslib", "sweep", "--plan"), named()
     makes = [sweep(groups[r.id], "--scale", r.scale, "--out", out) if r.id in groups else command(r) for r in missing]
     print(*dict.fromkeys(makes), sep="\n")
+
+
+def by_scale(nets: dict, runs: pd.DataFrame, scales: Iterable[str] = tuple(plan.SEEDS)) -> dict[tuple, list[Record]]:
+    """The planned runs that are recorded, by net and scale. nets: recipes by name; runs: rows of `reslib.records()`."""
+    return {(name, at): list(Runs(at, runs).find(net).values()) for name, net in nets.items() for at in scales}
+
+
+def gradient_ratios(recorded: dict[tuple[str, str], list[Record]]) -> pd.DataFrame:
+    """The gradient in the first third of the layers over that in the last: before training, after 1 % of it, and at its end.
+
+    recorded: runs by net and scale, as `by_scale`. Geometric means over layers and seeds; one row a net, kind of runs and
+    their number n. The trained public nets of the same names are added, of which only the end is known.
+    """
+    rows = {}
+    for (net, at), runs in recorded.items():
+        if runs:
+            log10 = pd.DataFrame(list(map(rules.backward_ratio, runs))).mean()
+            steps = runs[0].recipe.steps
+            rows[net, f"ours, {at}", len(runs)] = (10 ** log10[[0, steps // 100, steps]]).tolist()
+    for one in load_audits():
+        net, third = f"{'ResNet' if one.shortcut else 'plain'}-{one.depth}", (one.depth - 1) // 3
+        if one.source == "a-martyn/resnet" and (net, "paper") in recorded:
+            log10 = np.log10(one.probes["response_gradient"])
+            rows[net, "public, paper", 1] = [np.nan, np.nan, 10 ** (log10[:third].mean() - log10[-third:].mean())]
+    frame = pd.DataFrame(rows, index=["before", "after 1 %", "end"]).T.sort_index()
+    return frame.rename_axis(["net", "runs, scale", "n"])

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from .comparison import interval
 from .plots import colour as shade
-from .reruns import RECIPES, name
+from .reruns import RECIPES, curves, name, told
 
 KINDS = {"plain": (shade(56, True), "s"), "resnet": (shade(56), "o")}  # colour and marker
 POINTS = "percentage points"
@@ -41,6 +41,16 @@ def strips(rows: dict[str, tuple], ax: Axes | None = None) -> Axes:
     ax.set(ylim=(len(rows) - 0.5, -0.6), xlabel=f"difference of errors ({POINTS})")
     ax.grid(axis="y", visible=False)
     return ax
+
+
+def strips_table(rows: dict[str, tuple]) -> pd.DataFrame:
+    """The numbers of `strips`: the paper's, the mean over authors with its interval, and how many have the claim's sign."""
+    found = {
+        what: ("" if printed is None else f"{printed:.1f}".replace("-", "−"), told(table.effect[table.sized]),
+               f"{table.agrees.sum()} of {len(table)}")
+        for what, (_, table, printed) in rows.items()
+    }  # fmt: skip
+    return pd.DataFrame(found, ["the paper (points)", "public reruns (points)", "sign as claimed"]).T
 
 
 def forest(kinds: dict[str, pd.DataFrame], paper: dict[str, float], ax: Axes | None = None) -> Axes:
@@ -107,3 +117,40 @@ def responses(layers: pd.DataFrame, axes) -> None:
         return
     labelled = dict(zip(*axes[0].get_legend_handles_labels()[::-1], strict=True))  # one entry a net, whatever the sources
     axes[0].legend(labelled.values(), labelled, fontsize="small", ncols=3)
+
+
+def learning(own: pd.DataFrame, paper: dict[str, float], axes, source: str = "a-martyn/resnet") -> None:
+    """Training and test error over iterations (Fig. 1, 6): a public rerun thin, our means bold, the paper's ends as diamonds.
+
+    own: rows as `reslib.curves()` gives them; paper: test errors (percent) by net, "plain-20"; axes: two Axes. Our curves are
+    averaged over 400 iterations, about as often as the other logs.
+    """
+    public = curves().query("source == @source")
+    public = public.assign(net=[name(*key) for key in zip(public.net, public.depth, strict=True)])
+    kinds = own.shortcut.map(lambda shortcut: "plain" if shortcut == "none" else "resnet")
+    own = own.assign(net=[name(*key) for key in zip(kinds, own.depth, strict=True)], iteration=np.ceil(own.step / 400) * 400)
+    errors = {"train_error": "training error (%)", "test_error": "test error (%)"}
+    for ax, (column, title) in zip(axes, errors.items(), strict=True):
+        for net in paper:
+            kind, depth = net.split("-")
+            look = dict(color=shade(int(depth), kind == "plain"), ls="--" if kind == "plain" else "-")
+            for frame, width, whose in ((public, 0.9, "public"), (own, 1.9, "ours")):
+                curve = frame[frame.net == net].dropna(subset=column).groupby("iteration")[column].mean()
+                if len(curve):
+                    ax.plot(curve.index, curve, lw=width, label=f"{net} ({whose})", **look)
+        ax.set(ylim=(0, 25), title=title, xlabel="iterations")
+        ax.set_xticks(range(0, 64_001, 16_000), ["0", "16k", "32k", "48k", "64k"])
+    for net, error in paper.items():
+        kind, depth = net.split("-")
+        axes[1].plot(65_500, error, "D", color=shade(int(depth), kind == "plain"), mfc="white", ms=6, clip_on=False)
+    legend_below(axes, ncols=3)
+
+
+def legend_below(axes, ncols: int = 4) -> None:
+    """One legend for all Axes of a figure, under it, instead of one in each."""
+    shown = {}
+    for ax in axes:
+        shown |= dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
+        if ax.get_legend():
+            ax.get_legend().remove()
+    axes[0].figure.legend(shown.values(), shown, loc="outside lower center", ncols=ncols, fontsize="small")

@@ -162,6 +162,20 @@ def effects(claim: str, frame: pd.DataFrame | None = None) -> pd.DataFrame:
     return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
 
+def depth_pairs(paper: dict[str, float]) -> dict[str, tuple]:
+    """What 56 layers instead of 20 change: by comparison, (kind of net, rows of `effects`, the paper's own difference or None).
+
+    paper: its test errors (percent) by net, "plain-20"; rows for `figures.strips`.
+    """
+    pairs = {}
+    for claim, kind in (("C1", "plain"), ("C13", "plain"), ("C5", "resnet")):
+        for what, table in effects(claim).groupby("comparison", sort=False):
+            if what.startswith(f"{name(kind, 56)} − {name(kind, 20)}"):
+                printed = paper[name(kind, 56)] - paper[name(kind, 20)] if what.endswith("test error") else None
+                pairs[what] = (kind, table, printed)
+    return pairs
+
+
 def responses() -> pd.DataFrame:
     """What audits of published weights measured, a row a layer: source, net, depth (of the net), layer, response_std.
 

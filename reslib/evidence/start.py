@@ -101,6 +101,17 @@ def parts(frame: pd.DataFrame) -> list[Part]:
             for way in ("forward", "backward") for depth, group in nets.groupby("depth")]  # fmt: skip
 
 
+def parts_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """`parts` as a table: decades a layer, 95 % interval, and whether a layer keeps its signal."""
+    kept = {"for": "yes", "against": "no", "open": "undecided"}
+    rows = {
+        part.what.rstrip(":"): (round(part.estimate, 3) + 0.0, "{:.3f} to {:.3f}".format(*np.round(part.interval(), 3) + 0.0),
+                                kept[part.outcome])
+        for part in parts(frame)
+    }  # fmt: skip
+    return pd.DataFrame(rows, ["decades a layer", "95 % interval", "kept"]).T
+
+
 def judge(frame: pd.DataFrame | None = None) -> dict:
     """In plain nets of 20 to 110 layers with He's initialisation and BN, before training, a layer changes neither the signal
     on its way forward nor the gradient on its way back by more than 0.01 decades (slopes over the layers, ten draws of the
