@@ -217,7 +217,6 @@ assert (built["extended to 56 layers"].dropna() < audited.train_error["plain56"]
 built.style.format("{:.2f}", na_rep="")
 
 # %% [markdown]
-# (paper-3-1)=
 # (paper-3-1-residual)=
 # (paper-eq-1)=
 # (paper-fig-2)=

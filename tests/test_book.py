@@ -62,9 +62,11 @@ def write(path, *cells):
 def sample(build, tmp_path_factory):
     """A book with one chapter that has all that chapters have."""
     folder = tmp_path_factory.mktemp("book")
+    anchors = {name for _, _, names, _ in build.pages.sections.items() for name in names}
     notebook = write(
         folder / "notebooks" / "01_sample.ipynb",
         "# A sample chapter\n\nThe block computes\n\n$$ y = F(x) + x \\tag{1} $$\n\n## Once more\n\nwith $W_s$.",
+        "# All of the paper\n\n" + "\n".join(f"({name})=" for name in sorted(anchors)) + "\n## In one place",
         ('scale = "demo"  # demo, pocket\ndepths = "20,56"', {"tags": ["parameters"]}),
         "import matplotlib.pyplot as plt\n\nfrom reslib.evidence import plots\n\nplots.style()",
         (CURVES, {"mystnb": FIGURE}),
@@ -87,7 +89,7 @@ def site(request, root):
 
 
 def pages(site):
-    names = ("index", "claims", "rerun", "status", "changes", "cite", "references")
+    names = ("index", "claims", "sections", "rerun", "status", "changes", "cite", "references")
     return [site / f"{name}.html" for name in names] + chapters(site)
 
 
@@ -335,6 +337,22 @@ def test_every_claim_has_its_place(root):
         )
         assert page.count(f"{{{{ judged:{claim.id} }}}}") == 1
     assert page.count("\n### ") == len(CLAIMS)
+
+
+def test_every_part_of_the_paper_has_its_place_and_a_lost_anchor_stops_the_build(build, root, tmp_path):
+    sections, notebooks = build.pages.sections, sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    page = sections.table(notebooks)
+    assert "[Residual learning: Why depth](#paper-1-depth)" in page and page.count("\n## ") == 14
+    assert all(f"(#paper-c{number})" in page for number in range(1, 23))
+    for old, new, says in (
+        ("(paper-1-depth)=", "", r"no chapter has \(paper-1-depth\)="),
+        ("(paper-1-depth)=", "(paper-1-construction)=", r"\(paper-1-construction\)= stands in a second place"),
+        ("(paper-1-depth)=", "(paper-1-depth)=\\n(paper-1-more)=", r"\(paper-1-more\)=, which sections.csv does not have"),
+    ):
+        changed = tmp_path / notebooks[0].name
+        changed.write_text(notebooks[0].read_text().replace(old, new))
+        with pytest.raises(SystemExit, match=says):
+            sections.table([changed, *notebooks[1:]])
 
 
 def test_a_page_may_not_ask_for_what_nobody_knows(build):
