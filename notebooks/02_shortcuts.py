@@ -156,6 +156,8 @@ for depth in (20, 32, 44, 56, 110):
 pd.DataFrame(rows).T
 
 # %% [markdown]
+# (paper-3-2)=
+# (paper-3-2-block)=
 # ## A block and its two layers
 #
 # What does a shortcut skip? At least two layers. Section 3.2 defines the block
@@ -213,6 +215,7 @@ bn, bias = block.bn[0].train(), torch.randn(32)
 torch.testing.assert_close(bn(x @ W1.T + bias), bn(x @ W1.T), rtol=1e-3, atol=1e-4)
 
 # %% [markdown]
+# (paper-3-2-general)=
 # ### Fully connected, with two layers or three
 #
 # Do shortcuts help only convolutional nets, and only with two layers in a block? No: in {numref}`fig-fully-connected`
@@ -269,6 +272,8 @@ assert last[24, "plain"] > 2 * last[24].drop("plain").max()  # the words above
 assert last[24, "plain"] > last[12, "plain"]
 
 # %% [markdown]
+# (paper-3-2-projection)=
+# (paper-eq-2)=
 # ## Where the dimensions change
 #
 # What if $\mathbf{x}$ and $\mathcal{F}(\mathbf{x})$ have different shapes? Then a linear map $W_s$ on the shortcut makes them
@@ -327,6 +332,8 @@ for row, (where, modules) in zip(axes, WHERE.items(), strict=True):
         ax.set(xticks=[], yticks=[], title=f"{option}, {where}")
 
 # %% [markdown]
+# (paper-3-2-free)=
+# (paper-c11)=
 # ## An identity shortcut is free
 #
 # **C11.** Does an identity shortcut cost anything? No: "neither extra parameter nor computational complexity", "except for the
@@ -367,6 +374,8 @@ pd.DataFrame(rows)
 # in parameters, memory and time, and why a projection is expensive on a bottleneck (Fig. 5, C18), is told in
 # [chapter 3](03_architectures.ipynb).
 #
+# (paper-3-2-single)=
+# (paper-c12)=
 # ## Why one layer is not enough
 #
 # **C12.** Why must $\mathcal{F}$ have at least two layers? Because with one, "Eqn. (1) is similar to a linear layer: $\mathbf{y} =
@@ -420,6 +429,7 @@ torch.testing.assert_close(as_plain(net)(images), net(images))
 # towards the identity and not towards zero, and training starts near another function. Only training can tell. Short training, at
 # the end of this chapter, shows that a one-layer shortcut does help a deep net to start.
 #
+# (paper-3-1-identity)=
 # ## Close to the identity
 #
 # Why should a residual block be easier to train? The paper's reason (section 3.1) is that good functions may be close to the
@@ -514,6 +524,8 @@ chosen = ends.lr.first().map("{:g}".format).unstack("layers")
 # it. The paper's nets do not start there; later recipes do {cite}`goyal2017accurate`, or move the ReLU out of the shortcut's
 # way {cite}`he2016identity`.
 #
+# (paper-table-3)=
+# (paper-c8)=
 # ## Which option is best?
 #
 # **C8.** The paper compares the options on ImageNet with 34 layers, one run of each ({numref}`tab-table3`). Every option is several times

@@ -60,6 +60,8 @@ say, paper = chapter.say, claims.paper()
 plots.style()
 
 # %% [markdown]
+# (paper-c10)=
+# (paper-c17)=
 # ## What do the nets cost?
 #
 # All of Table 1 is one function of the depth. The residual nets of 18 and 34 layers use option A, as in the paper's Table 2; those
@@ -118,6 +120,7 @@ ax.grid(False, axis="y")
 _ = ax.legend()
 
 # %% [markdown]
+# (paper-3-3)=
 # ## From VGG to a plain net
 #
 # How is the plain net made? Section 3.3 takes VGG's idea, 3×3 filters nearly everywhere, and two design rules: (i) layers with the
@@ -171,6 +174,7 @@ say(
 )
 
 # %% [markdown]
+# (paper-table-1)=
 # ## Table 1
 #
 # Do nets built by these rules agree with the paper's table? {numref}`tab-table1` is written by the modules themselves. It and the
@@ -296,6 +300,8 @@ assert fits["fit, rounded"]["all"] == 4 and fits["fit, cut off"]["and elements"]
 pd.concat([shown, fits.T.astype(str)]).fillna("")
 
 # %% [markdown]
+# (paper-3-3-residual)=
+# (paper-fig-3)=
 # ## Fig. 3
 #
 # What do the three nets look like side by side? In {numref}`fig-architectures` nothing is drawn by hand: a box is a layer, a bracket an
@@ -310,6 +316,9 @@ kinds = frames["ResNet-34"].kind.value_counts()
 assert (kinds["add"], kinds["identity"], kinds["zero padding"]) == (16, 13, 3)
 
 # %% [markdown]
+# (paper-4-1-bottleneck)=
+# (paper-fig-5)=
+# (paper-c18)=
 # ## The bottleneck, and what shortcuts cost
 #
 # How do nets get deeper than 34 layers at a similar cost? By another block (Fig. 5, {numref}`fig-blocks`): a 1×1 convolution down to a
@@ -385,6 +394,7 @@ scaled = of_options / [1e6, 1e6, 2**20]
 scaled.unstack("option", sort=False).map("{:,.3g}".format)
 
 # %% [markdown]
+# (paper-3-4-layers)=
 # ## How the layers are put together
 #
 # What does section 3.4 decide about the layers themselves? Five things, each shown by a line below.
@@ -611,6 +621,8 @@ assert seen.sum() == field["ResNet-18"] ** 2 and seen.any(0).sum() == field["Res
 pd.Series(field, name="receptive field (pixels)").to_frame().T
 
 # %% [markdown]
+# (paper-4-2-nets)=
+# (paper-c19)=
 # ## The family for CIFAR-10
 #
 # Section 4.2 has nets for images of 32×32 pixels: one 3×3 convolution, then $6n$ layers of 3×3 on maps of 32, 16 and 8 pixels, $2n$ for

@@ -69,6 +69,8 @@ def say(text):
 
 
 # %% [markdown]
+# (paper-3-4-augmentation)=
+# (paper-3-4-schedule)=
 # ## How the paper trains
 #
 # Section 3.4 in one recipe. Where it leaves something open, `reslib.recipes.DEPARTURES` says what is done here; the book's
@@ -131,6 +133,7 @@ for column, (draw, batch) in zip(axes.T[1:], seen, strict=True):
 for ax in axes.flat:
     ax.set_axis_off()
 # %% [markdown]
+# (paper-3-4-testing)=
 # ## How the paper tests
 #
 # Three ways, and they are not to be compared with each other: Tables 2 and 3 are by ten crops, Table 4 by "the fully
@@ -192,6 +195,11 @@ sizes = pd.DataFrame(rows, columns=["shorter side", "image", "map of scores"]).s
 sizes.style.set_caption(f"The second photograph at the five scales of section 3.4, through ResNet-{depth}")
 
 # %% [markdown]
+# (paper-table-2)=
+# (paper-table-4)=
+# (paper-c2)=
+# (paper-c7)=
+# (paper-c9)=
 # ## What the tables can bear
 #
 # The paper's Tables 2 to 5. These are its numbers, not ours: none of them is made again here.
@@ -282,6 +290,9 @@ say(
 # paper's table without knowing on which images the nets agree; what does may still be one lucky run.
 
 # %% [markdown]
+# (paper-4-1-competition)=
+# (paper-table-5)=
+# (paper-c20)=
 # ### The competition
 #
 # **C20**: a single ResNet-152 (Table 4) has a lower top-5 error than all earlier *ensembles* (Table 5). The two numbers are
@@ -330,6 +341,7 @@ say(pd.DataFrame([counted.row("C10", paper)]).to_markdown(index=False))
 # C5 and C8 are stated for ImageNet too. What CIFAR-10 says about them is in the chapters on residual learning and on
 # shortcuts. C10, counted, is in the chapter on architectures.
 #
+# (paper-fig-4)=
 # ## What was not tested, and why
 #
 # - **Everything that has to be trained.** `reslib` has the nets, the loader of section 3.4 and the tests of this page;

@@ -120,6 +120,8 @@ planned_seeds = len(plan.SEEDS["paper"])
 final = public.levels()  # final test errors of reruns, one row an author, net and depth
 
 # %% [markdown]
+# (paper-4-2)=
+# (paper-c13)=
 # ## Does depth help?
 #
 # Do plain nets get worse with depth and residual nets better, when the paper's whole schedule is run? {numref}`fig-cifar-depth` shows
@@ -154,6 +156,7 @@ _ = ax.legend(fontsize="small")
 # and was reported for MNIST {cite}`srivastava2015highway`, "suggesting that such an optimization difficulty is a fundamental
 # problem".
 #
+# (paper-4-2-training)=
 # ## The protocol
 #
 # How are the nets trained? By one recipe, the same for every net but the schedule of ResNet-110. CIFAR-10
@@ -233,6 +236,7 @@ ax.set(yscale="log", xlabel="iterations", ylabel="learning rate")
 _ = ax.legend(fontsize="small")
 
 # %% [markdown]
+# (paper-fig-6)=
 # ## Fig. 6: training and test error through the schedule
 #
 # What does the effect of depth look like during training? {numref}`fig-series` rebuilds the first two panels of the paper's Fig. 6:
@@ -291,6 +295,7 @@ _ = axes[0].set_ylabel("error (%)")
 # The third panel of Fig. 6 sets ResNet-110 against ResNet-1202; plain-110 is left out of the paper's figure because its error is
 # "higher than 60%". No public log of the whole schedule was found of plain-110 or ResNet-1202.
 #
+# (paper-table-6)=
 # ## Table 6
 #
 # How do the nets compare with the best of their time, and with what others found? {numref}`tab-table6` is the paper's table with
@@ -351,6 +356,8 @@ say("- " + minus(counted.row("C19", paper)["ours"]) + ".")
 say("- " + public.judge("C19")["ours"] + ".")
 
 # %% [markdown]
+# (paper-4-2-warmup)=
+# (paper-c14)=
 # ## A warm-up for 110 layers
 #
 # **C14.** Does ResNet-110 need a warm-up? The paper finds that 0.1 "is slightly too large to start converging" at 110 layers, and
@@ -456,6 +463,8 @@ both = both.groupby(["depth", "schedule"]).agg(
 both.style.format(precision=1)
 
 # %% [markdown]
+# (paper-4-2-1202)=
+# (paper-c16)=
 # ## 1202 layers
 #
 # **C16.** Can a residual net be too deep? The paper trains 1202 layers ($n = 200$) to a training error below 0.1 % and finds a higher
@@ -478,6 +487,9 @@ say(
 # That such a net *trains* is borne out by the reruns that report an error; one author says that it did not converge. That it *tests
 # worse* rests on one run in the paper, and two runs of one net differ by some tenths of a point.
 #
+# (paper-4-2-responses)=
+# (paper-fig-7)=
+# (paper-c15)=
 # ## Layer responses
 #
 # **C15, Fig. 7.** Do residual layers change the signal less? A *response* is what a 3×3 layer puts out after batch normalisation and
@@ -570,6 +582,7 @@ logs = ratios.groupby("net", sort=False).mean()
 logs.map(lambda value: minus(f"{value:.1f}"))
 
 # %% [markdown]
+# (paper-c4)=
 # ### Three times the iterations
 #
 # **C4.** Are deep plain nets only slower? By the paper's footnote 3, three times the iterations do not cure degradation. In

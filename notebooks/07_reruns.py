@@ -235,6 +235,7 @@ trained = runs[runs.train_error.notna() & ~runs.in_meta.isin(("no", "best"))]
 by_net(trained, "train_error") if len(trained) else None
 
 # %% [markdown]
+# (paper-c6)=
 # ## Do residual nets reverse it?
 #
 # **C5 and C6.** Is ResNet-56 better than ResNet-20, and better than its plain twin?
