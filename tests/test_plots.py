@@ -137,6 +137,16 @@ def test_a_layer_of_an_architecture_tells_its_shape_and_cost():
     assert len([t for t in titles if "conv" in t]) == 17
 
 
+def test_nets_stand_one_below_the_other_where_there_is_no_room():
+    frame = counts.layers(counts.shape_of(reslib.cifar_plain, 8), 32)
+    plots.architecture({"one": frame, "another": frame}, ax=plt.figure(figsize=(7, 4)).add_subplot())
+    drawn = svg.html(plt.gcf())
+    assert re.findall(r'<svg class="([^"]*)"', drawn) == ["plot-wide", "plot-narrow", "plot-narrow"]
+    assert all(
+        "9 layers and 0 shortcuts" in told for told in re.findall(r'aria-label="(.*?)"', drawn)
+    )
+
+
 def test_every_kind_of_figure_is_told_in_forty_characters_or_more():
     plots.residual_block()
     block = interactive.describe(plt.gcf())

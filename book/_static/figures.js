@@ -93,7 +93,7 @@
   function choose(plot, layers) {
     const told = make("p", { className: "plot-layer", ariaLive: "polite" }, "Choose a layer: its output, its parameters, its multiply-adds.");
     plot.append(told);
-    layers[0].ownerSVGElement.setAttribute("role", "group");
+    layers.forEach((layer) => layer.ownerSVGElement.setAttribute("role", "group"));
     const pick = (layer) => {
       layers.forEach((one) => { one.removeAttribute("aria-current"); one.setAttribute("tabindex", "-1"); });
       layer.setAttribute("aria-current", "true");
@@ -117,10 +117,8 @@
     document.querySelectorAll(".drawn").forEach((plot) => {
       const data = plot.querySelector('script[type="application/json"]');
       if (data && window.uPlot) offer(plot, JSON.parse(data.textContent));
-      plot.querySelectorAll(":scope > svg").forEach((svg) => {
-        const layers = [...svg.querySelectorAll(".layer")];
-        if (layers.length && getComputedStyle(svg).display !== "none") choose(plot, layers);
-      });
+      const layers = [...plot.querySelectorAll(".layer")].filter((layer) => layer.checkVisibility());
+      if (layers.length) choose(plot, layers);
     });
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);

@@ -217,6 +217,9 @@ def architecture(nets: dict[str, pd.DataFrame], source: str = "image", kinds=LAY
             ax.text(x + 0.47, (a + b) / 2, projection, rotation=90, ha="center", va="center", fontsize=7.5)
             path = Path(turns, [1, 2, 3, 3, 2, 3, 3, 2])  # lines with round corners
             ax.add_patch(FancyArrowPatch(path=path, linestyle="-" if identity else (0, (1.5, 1.5)), **arrow | dict(lw=1.1)))
+    if len(nets) > 1:
+        height = ax.figure.get_figheight()
+        ax.figure.apart = lambda: [_alone(title, frame, source, kinds, height) for title, frame in nets.items()]
     told = [f"{title}, {len(boxes)} layers and {len(cuts)} shortcuts" for title, (_, boxes, cuts) in drawn.items()]
     ax.figure.set_label(f"Nets side by side, a box a layer, from maps of {sizes[0]} to {sizes[-1]} pixels: {'; '.join(told)}.")
     for size in sizes:
@@ -226,6 +229,13 @@ def architecture(nets: dict[str, pd.DataFrame], source: str = "image", kinds=LAY
     ax.set(xlim=(-1, len(nets) - 0.5), ylim=(top[size] + rows[-1] - 0.5, -1.5))
     ax.set_axis_off()
     return ax
+
+
+def _alone(title: str, frame: pd.DataFrame, source: str, kinds: tuple[str, ...], height: float) -> Figure:
+    """One net of an architecture, for a page too narrow for two."""
+    figure = Figure(figsize=(svg.NARROW, height))
+    architecture({title: frame}, source, kinds, figure.add_subplot())
+    return figure
 
 
 def _told(frame: pd.DataFrame, name: str) -> str:

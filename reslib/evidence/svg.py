@@ -64,7 +64,9 @@ def html(figure: Figure) -> str:
     panels = interactive.panels(figure)
     alt = interactive.describe(figure)
     parts = [svg(figure, alt, "plot-wide")]
-    if figure.get_size_inches()[0] > NARROW + 1 and any(ax.axison and not ax.images for ax in figure.axes):
+    if apart := getattr(figure, "apart", None):  # a diagram knows how to draw itself in parts
+        parts += [svg(part, interactive.describe(part), "plot-narrow") for part in apart()]
+    elif figure.get_size_inches()[0] > NARROW + 1 and any(ax.axison and not ax.images for ax in figure.axes):
         parts.append(svg(figure, alt, "plot-narrow", narrow=True))
     return f'<div class="drawn">{"".join(parts)}{interactive.script(panels)}</div>'
 
@@ -86,7 +88,7 @@ def svg(figure: Figure, alt: str, kind: str, narrow: bool = False) -> str:
     key = "f" + hashlib.sha256((kind + body).encode()).hexdigest()[:6]  # no two drawings of a page share an id
     body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{key}", body)
     body = _classes(body, key)
-    hidden = "display:none;" if narrow else ""  # where there is no style sheet: in JupyterLab
+    hidden = "display:none;" if kind == "plot-narrow" else ""  # where there is no style sheet: in JupyterLab
     look = f"{hidden}width:100%;max-width:{width:.0f}px;height:auto;fill:currentColor"
     return (
         f'<svg class="{kind}" role="img" aria-label="{markup.escape(alt)}" viewBox="{view}" style="{look}" '
