@@ -142,9 +142,7 @@ def test_nets_stand_one_below_the_other_where_there_is_no_room():
     plots.architecture({"one": frame, "another": frame}, ax=plt.figure(figsize=(7, 4)).add_subplot())
     drawn = svg.html(plt.gcf())
     assert re.findall(r'<svg class="([^"]*)"', drawn) == ["plot-wide", "plot-narrow", "plot-narrow"]
-    assert all(
-        "9 layers and 0 shortcuts" in told for told in re.findall(r'aria-label="(.*?)"', drawn)
-    )
+    assert all("9 layers and 0 shortcuts" in told for told in re.findall(r'aria-label="(.*?)"', drawn))
 
 
 def test_every_kind_of_figure_is_told_in_forty_characters_or_more():
@@ -160,4 +158,9 @@ def test_points_in_rows_are_told_along_their_axis():
     ax.plot([-1.5, 2.5], [0, 1], "o", label="plain-56 − plain-20")
     ax.set_yticks([0, 1], ["one author", "another"])
     ax.set(xlabel="difference (points)")
+    _, other = plt.subplots()
+    other.scatter([0, 0, 1], [7.5, 8, 9])
+    other.set(ylabel="error (%)")
+    assert interactive.describe(other.figure) == "error (%): 3 points from 7.5 to 9"
+    plt.figure(ax.figure)
     assert interactive.describe(plt.gcf()) == "difference (points): plain-56 − plain-20 2 points from -1.5 to 2.5"

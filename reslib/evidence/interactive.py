@@ -97,7 +97,7 @@ def _panel(ax: Axes) -> str:
     if not ax.axison and not ax.images:
         return f"Diagram with {len(ax.patches)} boxes and arrows: {words}"
     title = f"{ax.get_title()}: " if ax.get_title() else ""
-    axes = f"{_label(ax, 'y')} over {_label(ax, 'x')}" if _label(ax, "y") else _label(ax, "x")
+    axes = " over ".join(filter(None, (_label(ax, "y"), _label(ax, "x"))))
     named = [line for line in ax.lines if not line.get_label().startswith("_") and len(line.get_xdata())]
     rows = any(re.match("[a-zA-Z]", tick.get_text()) for tick in ax.get_yticklabels())  # one a name: the values lie along x
     parts = [f"{line.get_label()} {_span(line.get_xdata() if rows else line.get_ydata(), line)}" for line in named]
@@ -110,6 +110,9 @@ def _panel(ax: Axes) -> str:
     for image in ax.images:
         shape = image.get_array().shape
         parts.append(f"a picture of {shape[0]} by {shape[1]} pixels")
+    dots = [c.get_offsets()[:, int(not rows)] for c in ax.collections if c.get_array() is None and len(c.get_offsets()) > 1]
+    if dots and not named:
+        parts.append(f"{sum(map(len, dots))} points from {min(map(min, dots)):.3g} to {max(map(max, dots)):.3g}")
     meshes = [c for c in ax.collections if c.get_array() is not None]
     parts += [
         f"a map of {c.get_array().size} values from {c.get_array().min():.3g} to {c.get_array().max():.3g}" for c in meshes
