@@ -276,7 +276,7 @@ LINES = {"train_error": dict(ls="--", lw=0.9), "test_error": dict(ls="-", lw=1.6
 figure, axes = plt.subplots(1, 2, sharey=True, figsize=(8, 4))
 for ax, kind, net in zip(axes, base, ("plain", "resnet"), strict=True):
     for depth in logged.loc[net].index.unique("depth"):
-        curve, colour = logged.loc[net, depth], plots.PALETTE[depth]
+        curve, colour = logged.loc[net, depth], plots.colour(depth, net == "plain")
         for error, line in LINES.items():
             label = public.name(net, depth) if error == "test_error" else None
             ax.plot(curve.index, curve[error], color=colour, label=label, **line)

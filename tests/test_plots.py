@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import reslib
-from reslib.evidence import counts, interactive, plots, svg
+from reslib.evidence import counts, plots, svg, words
 
 
 @pytest.fixture(autouse=True)
@@ -147,10 +147,10 @@ def test_nets_stand_one_below_the_other_where_there_is_no_room():
 
 def test_every_kind_of_figure_is_told_in_forty_characters_or_more():
     plots.residual_block()
-    block = interactive.describe(plt.gcf())
+    block = words.describe(plt.gcf())
     plt.figure()
     plots.heat_map(pd.DataFrame([[1.0, -2.0]]), 3, xlabel="step", ylabel="layer")
-    assert len(block) >= 40 and "layer over step: a map of 2 values from -2 to 1" in interactive.describe(plt.gcf())
+    assert len(block) >= 40 and "layer over step: a map of 2 values from -2 to 1" in words.describe(plt.gcf())
 
 
 def test_points_in_rows_are_told_along_their_axis():
@@ -161,6 +161,6 @@ def test_points_in_rows_are_told_along_their_axis():
     _, other = plt.subplots()
     other.scatter([0, 0, 1], [7.5, 8, 9])
     other.set(ylabel="error (%)")
-    assert interactive.describe(other.figure) == "error (%): 3 points from 7.5 to 9"
+    assert words.describe(other.figure) == "A figure of 1 panel, which shows: error (%): 3 points from 7.5 to 9"
     plt.figure(ax.figure)
-    assert interactive.describe(plt.gcf()) == "difference (points): plain-56 − plain-20 2 points from -1.5 to 2.5"
+    assert words.describe(plt.gcf()) == "difference (points): plain-56 − plain-20 2 points from -1.5 to 2.5"

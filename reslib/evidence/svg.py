@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from PIL import Image
 
-from . import interactive
+from . import interactive, words
 
 DARK_PAGE = 0.0091  # relative luminance of #14181e, the book's dark background
 NARROW = 4.1  # inches: on a telephone of 360 pixels, letters keep their size
@@ -62,10 +62,10 @@ def _linear(colour):
 def html(figure: Figure) -> str:
     """The figure for a page: its SVG, a narrow one where it has lines or several panels, the data of its lines as JSON."""
     panels = interactive.panels(figure)
-    alt = interactive.describe(figure)
+    alt = words.describe(figure)
     parts = [svg(figure, alt, "plot-wide")]
     if apart := getattr(figure, "apart", None):  # a diagram knows how to draw itself in parts
-        parts += [svg(part, interactive.describe(part), "plot-narrow") for part in apart()]
+        parts += [svg(part, words.describe(part), "plot-narrow") for part in apart()]
     elif figure.get_size_inches()[0] > NARROW + 1 and any(ax.axison and not ax.images for ax in figure.axes):
         parts.append(svg(figure, alt, "plot-narrow", narrow=True))
     return f'<div class="drawn">{"".join(parts)}{interactive.script(panels)}</div>'
