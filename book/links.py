@@ -23,6 +23,10 @@ def tie(site, done):
                 treated.setdefault(claim, {})[f"{name}#{section['id']}"] = heading(section)
         if path.stem in done:
             sources(soup, article, path.stem, up, *done[path.stem])
+        for named in soup.select("button.search-button__button, details.hide > summary"):
+            del named["aria-label"]  # what they show names them
+        for hidden in article.select("div.cell details.hide"):
+            say_what(hidden)
         for cell in article.find_all("th"):
             if not cell.get_text(strip=True):
                 cell.name = "td"  # a header that says nothing is none
@@ -50,6 +54,16 @@ def claims_in(soup, article, page):
             parts += [NavigableString(text[last : found.start()]), link]
             last = found.end()
         text.replace_with(*parts, NavigableString(text[last:]))
+
+
+def say_what(hidden):
+    """Collapsed code says what it makes: its figure or table, else its text, or nothing yet."""
+    cell = hidden.find_parent("div", class_="cell")
+    numbers = [" ".join(one.get_text(" ").split()) for one in cell.select("figcaption .caption-number")]
+    what = ", ".join(numbers) or ("the text below" if cell.find("div", class_="cell_output") else "set-up")
+    for prompt, word in (("collapsed", "Show"), ("expanded", "Hide")):
+        if place := hidden.select_one(f"summary .{prompt}"):
+            place.string = f"{word} the code: {what}"
 
 
 def heading(section):

@@ -269,7 +269,7 @@ def evidence():
     ]
     rows["with"] = [changes(record.recipe) for record in rows["record"]]
     lines = [
-        [*names, ", ".join(map(str, sorted(runs["seed"]))), between(runs["date"]), between(runs["device"]),
+        [*names, seeds(runs), between(runs["date"]), between(runs["device"]),
          ", ".join(sorted({code(c[:10], not dirty) for c, dirty in zip(runs["commit"], runs["dirty"], strict=True)}))]
         for names, runs in (rows.groupby(["data", "net", "with", "scale"], sort=False) if len(rows) else ())
     ]  # fmt: skip
@@ -285,6 +285,12 @@ def evidence():
         "count:paper_runs": (rows.scale == "paper").sum(),
         "text:never": unstarted(deep.sort_values("depth").record),
     }
+
+
+def seeds(runs):
+    """The seeds of some runs, each a link to the record."""
+    found = sorted(zip(runs["seed"], runs["name"], strict=True))
+    return ", ".join(f'<a href="records/{name}.json">{seed}</a>' for seed, name in found)
 
 
 def changed():

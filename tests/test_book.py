@@ -1,5 +1,6 @@
 """The book, seen through a real browser, opened from a folder: a sample book built here, and the real one where it is built."""
 
+import base64
 import html
 import json
 import os
@@ -10,6 +11,7 @@ import time
 import urllib.parse
 import urllib.request
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import jupytext
@@ -65,12 +67,16 @@ def sample(build, tmp_path_factory):
     anchors = {name for _, _, names, _ in build.pages.sections.items() for name in names}
     notebook = write(
         folder / "notebooks" / "01_sample.ipynb",
-        "# A sample chapter\n\nThe block computes\n\n$$ y = F(x) + x \\tag{1} $$\n\n## Once more\n\nwith $W_s$.",
+        "# A sample chapter\n\nThe block computes\n\n$$ y = F(x) + x \\tag{1} $$\n\n## Once more\n\nC8 with $W_s$.",
         "# All of the paper\n\n" + "\n".join(f"({name})=" for name in sorted(anchors)) + "\n## In one place",
         ('scale = "demo"  # demo, pocket\ndepths = "20,56"', {"tags": ["parameters"]}),
         "import matplotlib.pyplot as plt\n\nfrom reslib.evidence import plots\n\nplots.style()",
         (CURVES, {"mystnb": FIGURE}),
-        ("import pandas as pd\n\npd.DataFrame({f'column {i}': [1, 2] for i in range(30)})", {"mystnb": TABLE}),
+        (
+            "import pandas as pd\n\npd.DataFrame({f'column {i}': [1, 2] for i in range(30)} | {'last column': 'end'})",
+            {"mystnb": TABLE, "tags": ["hide-input"]},
+        ),
+        "x = 'a line as wide as the column of the book is, or a little more: eighty-eight' + 'the_last_word'",
         "from tqdm.auto import tqdm\n\nfor _ in tqdm(range(30), desc='training'):\n    pass",
     )
     jupytext.write(jupytext.read(notebook), notebook.with_suffix(".py"), fmt="py:percent")
@@ -303,6 +309,149 @@ def test_every_link_leads_somewhere(site):
             assert target.exists(), (page, href)
             if where.fragment and target in seen and not href.startswith("#pst-"):
                 assert where.fragment in seen[target].ids, (page, href)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_serious_or_critical_is_in_the_way_of_any_reader(site, browser, scheme):
+    """By axe-core: contrast, names, roles, keyboard."""
+    axe = (Path(__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    for page in [*pages(site), site / "search.html"]:
+        browser.open(page.as_uri(), width=1440, scheme=scheme)
+        browser.run(f"{axe};0")
+        found = browser.run("""axe.run(document, {resultTypes: ["violations"]}).then(r => r.violations
+            .filter(v => ["serious", "critical"].includes(v.impact)).map(v => [v.id, v.nodes.slice(0, 3).map(n => n.html)]))""")
+        assert not found, page
+
+
+def test_the_front_page_is_understood_at_a_glance(site, browser):
+    browser.open((site / "index.html").as_uri(), width=1440)
+    for what in (".hero-text", ".hero-figure svg", ".command", ".tiles", ".ways"):
+        last = browser.run(f"Math.max(...[...document.querySelectorAll('{what}')].map(e => e.getBoundingClientRect().bottom))")
+        assert 0 < last < 900, what
+    assert browser.run("document.querySelectorAll('.matrix a.chip').length") > 20
+    assert browser.run("document.querySelectorAll('.matrix tbody tr:not(.theme)').length") == 22
+    assert len(chapters(site)) == browser.run("document.querySelectorAll('a.chapter').length")
+
+
+def test_the_command_is_copied(site, browser):
+    browser.open((site / "index.html").as_uri())
+    browser.run(
+        "navigator.clipboard.writeText = async text => { window.copied = text }; document.querySelector('.copy').click()"
+    )
+    assert browser.run("window.copied") == "make book"
+
+
+def test_no_page_is_heavy(site, browser):
+    """All that is loaded for a page, in bytes."""
+    for page in pages(site):
+        browser.open(page.as_uri(), width=1440)
+        files = {Path(urllib.parse.unquote(urllib.parse.urlsplit(u).path)) for u in browser.requests() if u.startswith("file:")}
+        assert sum(file.stat().st_size for file in files) <= 1_200_000, page
+
+
+def test_no_open_code_is_clipped_and_no_page_scrolls_sideways(site, browser):
+    for page in pages(site):
+        browser.open(page.as_uri(), width=1440)
+        clipped = browser.run("""[...document.querySelectorAll(".cell_input pre")].filter(pre => pre.offsetParent &&
+            !pre.closest("details:not([open])") && pre.scrollWidth > pre.clientWidth + 1).map(pre => pre.innerText.slice(0, 60))
+        """)
+        assert not clipped, page
+        browser.open(page.as_uri(), width=360)
+        assert browser.run("document.documentElement.scrollWidth") <= 360, page
+        wide = browser.run("""[...document.querySelectorAll("figure:not(.table-figure)")]
+            .filter(f => f.scrollWidth > f.clientWidth + 1).map(f => f.id)""")
+        assert not wide, page
+
+
+def test_all_code_is_shown_by_one_button(sample, browser):
+    browser.open((sample / "notebooks" / "01_sample.html").as_uri())
+    closed = "document.querySelectorAll('details.hide:not([open])').length"
+    assert browser.run(closed) == 1
+    assert browser.run("document.querySelector('details.hide .collapsed').innerText") == "Show the code: Table 1.1"
+    browser.run("document.querySelector('.show-code').click()")
+    assert browser.run(closed) == 0
+
+
+def test_claims_and_chapters_lead_to_each_other(sample, browser):
+    chapter = Links(sample / "notebooks" / "01_sample.html").hrefs
+    assert "../claims.html#c8" in chapter
+    browser.open((sample / "claims.html").as_uri())
+    treated = "document.querySelector('.treated[data-claim=c8]').querySelector('a')"
+    assert browser.run(f"{treated}.getAttribute('href')") == "notebooks/01_sample.html#once-more"
+    assert browser.run(f"{treated}.innerText") == "1.1. Once more"
+
+
+def test_a_preview_opens_by_keyboard_and_closes(sample, browser):
+    browser.open((sample / "notebooks" / "01_sample.html").as_uri())
+    browser.run("document.querySelector('a.claim').focus()")
+    assert "Projections are not essential" in browser.run("document.querySelector('[role=tooltip]').innerText")
+    browser.run("document.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape'}))")
+    assert browser.run("document.querySelector('[role=tooltip]')") is None
+
+
+def test_a_figure_leads_to_its_data_and_runs(sample):
+    page = sample / "notebooks" / "01_sample.html"
+    lines = re.findall(r'<p class="made-from">(.*?)</p>', page.read_text(), re.S)
+    assert len(lines) == 2
+    targets = re.findall(r'href="([^"#]+)"', lines[0])
+    data, runs = ((page.parent / target).resolve() for target in targets[:2])
+    assert data.read_text().startswith("panel,series,x,y\n") and len(data.read_text().splitlines()) == 81
+    assert json.loads(runs.read_text())["chapter"] == "01_sample"
+
+
+def test_every_claim_has_its_evidence_drawn_with_its_numbers(site, browser):
+    browser.open((site / "claims.html").as_uri(), width=1440)
+    assert browser.run("document.querySelectorAll('table.forest .forest-plot').length") > 20
+    assert browser.run("[...document.querySelectorAll('svg.forest-plot')].every(s => s.getAttribute('aria-label').length > 40)")
+    assert browser.run("document.querySelector('.chip').getBoundingClientRect().top") < 900
+
+
+@pytest.mark.parametrize("asked", ["C8", "c8"])
+def test_search_finds_a_claim_first(site, browser, asked):
+    browser.open(f"{(site / 'search.html').as_uri()}?q={asked}")
+    first = browser.run("document.querySelector('.claim-found a, #search-results a').getAttribute('href')")
+    assert first == "claims.html#c8"
+
+
+def test_search_gives_excerpts_in_a_folder(site, browser):
+    browser.open(f"{(site / 'search.html').as_uri()}?q=projections")
+    until = time.monotonic() + 20
+    while not browser.run("document.querySelectorAll('#search-results p.context').length") and time.monotonic() < until:
+        time.sleep(0.1)
+    assert "rojection" in browser.run("document.querySelector('#search-results p.context').innerText")
+
+
+@pytest.mark.skipif(not shutil.which("pdftotext"), reason="there is no pdftotext here")
+def test_print_cuts_nothing(sample, browser, tmp_path):
+    browser.open((sample / "notebooks" / "01_sample.html").as_uri())
+    made = tmp_path / "page.pdf"
+    made.write_bytes(base64.b64decode(browser.send("Page.printToPDF")["data"]))
+    text = subprocess.run(["pdftotext", made, "-"], capture_output=True, text=True, check=True).stdout
+    assert "the_last_word" in "".join(text.split())
+    assert "lastcolumn" in "".join(text.split())
+
+
+def test_the_whole_book_is_one_pdf(sample, build, monkeypatch):
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here")
+    import pdf
+
+    order = [page.stem for page in pdf.order(sample)]
+    assert order[:3] == ["index", "01_sample", "claims"] and order[-1] == "references"
+    whole = pdf.joined(sample)
+    ids = [one["id"] for one in whole.find_all(id=True)]
+    assert len(ids) == len(set(ids))
+    inner = {link["href"][1:] for link in whole.find_all("a", href=True) if link["href"].startswith("#")}
+    assert inner <= {*ids, ""}
+
+
+def test_buttons_come_with_the_repositorys_address(root, monkeypatch):
+    monkeypatch.syspath_prepend(str(root / "book" / "_ext"))
+    import bookparts
+
+    assert bookparts.buttons({"a": 1}, None) == {"a": 1}
+    made = bookparts.buttons({"a": 1}, "https://example.org/x/y")
+    assert made["a"] == 1 and made["repository_url"] == "https://example.org/x/y" and made["use_edit_page_button"]
 
 
 def test_chapters_can_be_downloaded_in_both_forms(site):

@@ -4,6 +4,7 @@ A cell's output becomes a numbered figure by its metadata, `mystnb={"figure": {"
 A name that begins with "tab-" makes it a numbered table, its caption above (custom.css).
 """
 
+import re
 from pathlib import Path
 
 import yaml
@@ -67,7 +68,8 @@ def katex_block(self, node):
         self.body.append("</span>")
     text = node.astext()
     text = f"\\begin{{split}}{text}\\end{{split}}" if "\\\\" in text and not node.get("nowrap") else text
-    self.body.append(f"<span>{self.encode(text)}</span></div>")
+    text = re.sub(r"\\(begin|end)\{(equation|align|gather)\}", r"\\\1{\2*}", text)  # Sphinx has put the number
+    self.body.append(f'<span class="display">{self.encode(text)}</span></div>')
     raise nodes.SkipNode
 
 

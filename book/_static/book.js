@@ -22,6 +22,12 @@ function copying() {
   }
 }
 
+/* What scrolls can be scrolled by keyboard. */
+function scrolling() {
+  for (const part of document.querySelectorAll("article :is(pre, .text_html, .output, .math, .pst-scrollable-table-container, figure)"))
+    if (part.scrollWidth > part.clientWidth + 1 && !part.hasAttribute("tabindex")) part.tabIndex = 0;
+}
+
 /* One button opens and closes all collapsed code of a page. */
 function allCode() {
   const cells = [...document.querySelectorAll("details.hide")], title = document.querySelector("article h1");
@@ -85,4 +91,4 @@ function searchClaims() {
   list.before(found);
 }
 
-document.addEventListener("DOMContentLoaded", () => { mathematics(); copying(); allCode(); previews(); searchClaims(); });
+document.addEventListener("DOMContentLoaded", () => { mathematics(); copying(); allCode(); previews(); searchClaims(); scrolling(); });
