@@ -25,6 +25,14 @@ def tie(site, done):
             sources(soup, article, path.stem, up, *done[path.stem])
         for named in soup.select("button.search-button__button, details.hide > summary"):
             del named["aria-label"]  # what they show names them
+        for listed in soup.find_all("div", class_="citation-list"):
+            del listed["role"]  # its entries are no list items
+        for search in soup.find_all("script", src=re.compile("searchtools|language_data|searchindex")):
+            if path.stem != "search":
+                search.decompose()  # only the page of results needs it
+        if not soup.find(class_="drawn"):
+            for chart in soup.find_all(["script", "link"], attrs={"src": re.compile("uplot|figures.js")}):
+                chart.decompose()
         for hidden in article.select("div.cell details.hide"):
             say_what(hidden)
         for cell in article.find_all("th"):

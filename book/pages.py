@@ -142,14 +142,18 @@ def run_links(names):
 
 def tally(rows):
     """How many claims each kind of evidence has decided, for the tiles of the first page and of the status page."""
-    from reslib.evidence.claims import KINDS
+    from reslib.evidence.claims import CLAIMS, KINDS
 
     decided = rows[~rows.verdict.str.startswith(("incomplete", "too few", "shown"))]
     count = decided.groupby("scale")["of"].nunique()
-    words = {"paper": "tested by our own runs at the paper's scale", "public": "judged by public runs at the paper's scale",
-             "counted": "counted, exactly", "pocket": "shown by short training: directions only"}  # fmt: skip
+    words = {
+        "paper": "claims tested by our own runs at the paper's scale",
+        "public": "judged by public runs at the paper's scale",
+        "counted": "counted, exactly",
+        "pocket": "shown by short training: directions only",
+    }
     assert set(words) <= set(KINDS)
-    return [(int(count.get(scale, 0)), what, "claims.html") for scale, what in words.items()]
+    return [(f"{count.get(scale, 0)} of {len(CLAIMS)}", what, "claims.html") for scale, what in words.items()]
 
 
 def said(row):
@@ -166,7 +170,7 @@ def cards(notebooks):
         found = re.search(r"\*\*The paper says:\*\*\s*(.+?)(?=\n>\s*\n|\n\n|\Z)", prose, re.S)
         says = re.sub(r"[*_`$\\]|\{[^}]*\}", "", re.sub(r"\s*\n>?\s*", " ", found[1])) if found else ""
         says = says if len(says) < 170 else says[:160].rsplit(" ", 1)[0] + " …"
-        small = thumbnail(path)
+        says, small = says[:1].upper() + says[1:], thumbnail(path)
         image = f'<img src="_static/thumbs/{path.stem}.{small[0]}" alt="" loading="lazy">' if small else ""
         text = f"<span><b>{number} · {escape(title(path))}</b> {escape(says)}</span>"
         made.append(f'<a class="chapter" href="notebooks/{path.stem}.html">{image}{text}</a>')
@@ -210,7 +214,7 @@ def recipes():
     from reslib.record import records
 
     minutes = {scale: runs.seconds / 60 for scale, runs in records().groupby("scale")}
-    cost = {scale: f"{of.min():.0f} to {of.max():.0f} minutes, as recorded" for scale, of in minutes.items()}
+    cost = {scale: f"{between([round(of.min()), round(of.max())])} minutes, as recorded" for scale, of in minutes.items()}
     cost = {"demo": "seconds, in every build", "paper": "not run yet"} | cost
     rows = [[f"**{name}**", data, f"{CIFAR.at(name).steps:,}", cost.get(name, "not run yet")] for name, data in SCALES.items()]
     return {
@@ -310,7 +314,7 @@ def changed():
 
 def between(values):
     found = sorted(set(values))
-    return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
+    return f"{found[0]}" if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
 def machine():
