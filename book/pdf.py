@@ -1,4 +1,4 @@
-"""The whole book as one PDF: all pages of the built site in one, printed by Chromium.
+"""The whole book as one PDF: all pages of the built site in one, printed by Chromium. Collapsed code is left out.
 
 python book/pdf.py          # what `make pdf` does, after `make book`: book/_build/html/reslib.pdf
 """
@@ -65,11 +65,10 @@ def joined(site):
             name = "href" if one.name == "a" else "src"
             if one.get(name):
                 one[name] = moved(one[name], page, site, names)
-        for button in article.find_all(["button", "details"]):
-            if button.name == "details":
-                button["open"] = ""
-            else:
-                button.decompose()
+        for left_out in article.select("button, div.cell_input:has(> details.hide), details.hide"):
+            left_out.decompose()  # code that only draws is on the pages; on paper stands what teaches
+        for details in article.find_all("details"):
+            details["open"] = ""
         body.append(article)
     sheets = whole.find_all("link", rel="stylesheet")
     if not any("katex" in link["href"] for link in sheets):
