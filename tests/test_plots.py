@@ -125,7 +125,9 @@ def test_photographs_become_small_pictures():
     figure, ax = plt.subplots()
     noise = np.random.default_rng(0).normal(0.5, 0.05, (256, 256, 3))  # a grey wall, as a camera sees it
     ax.imshow(noise.clip(0, 1), interpolation="none")
+    ax.plot([10, 200], [10, 200], color="#ffffff")  # seen on the picture, whatever the page
     drawn = svg.html(figure)
+    assert "stroke: #ffffff; stroke-width" in drawn and "light-dark(#ffffff" not in drawn
     assert "data:image/webp;base64" in drawn and "a picture of 256 by 256 pixels" in drawn
 
 

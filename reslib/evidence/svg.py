@@ -76,6 +76,9 @@ def svg(figure: Figure, alt: str, kind: str, narrow: bool = False) -> str:
     undo = _narrowed(figure) if narrow else []
     for ax in figure.axes:
         undo += _direct_labels(ax)
+        for artist in [*ax.lines, *ax.patches] if ax.images else []:  # what lies over a picture, which is as it is on any page
+            undo.append(partial(artist.set_gid, artist.get_gid()))
+            artist.set_gid("over")
     file = io.StringIO()
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "reslib", "path.simplify_threshold": 0.3}):
         figure.savefig(file, format="svg", dpi=160, facecolor="none", bbox_inches="tight", metadata={"Date": None})
@@ -111,7 +114,7 @@ def _lighter(body: str) -> str:
     body = re.sub(r" font-family: 'Arial'[^;\"]*;", "", body)
     body = re.sub(r' id="layer: ([^"]*)">', r' class="layer"><title>\1</title>', body)  # see `plots.architecture`
     body = re.sub(r' id="[a-zA-Z0-9.]+_\d+"', "", body)
-    body = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", _pair, body)
+    body = re.sub(r'<g id="over">(.*?)</g>|(fill|stroke): (#[0-9a-f]{6})', _pair, body, flags=re.S)
     body = body.replace("*{", ".drawn *{").replace("\ue232", "\u2131")  # matplotlib's own place for a script F
     return re.sub(r"data:image/png;base64,\s*([\w+/=\s]+)", _picture, body)
 
@@ -129,7 +132,9 @@ def _shorter(numbers: str, decimals: int) -> str:
 
 
 def _pair(match) -> str:
-    name, colour = match.groups()
+    over, name, colour = match.groups()
+    if over:
+        return f"<g>{over}</g>"
     if max(to_rgb(colour)) - min(to_rgb(colour)) > 0.35:  # a colour that says something, no grey and no pastel ground
         colour = tinted(colour, min(SEEN, luminance(colour)))
     return f"{name}: {colour}; {name}: light-dark({colour}, {dark(colour)})"  # a browser that knows no pairs keeps the first
