@@ -30,8 +30,7 @@
 # > **Why they agree:** options A and B differ in very few shortcuts of a deep net. All others are the same identity, and the
 # > identity is what helps.
 # >
-# > **What this costs.** Nothing is downloaded. The page trains small nets on scanned digits for about a minute on one core and
-# > replays recorded runs. To make these again: minutes a run on one core at `pocket` scale; `paper` needs a GPU.
+# > **What this costs.** About a minute on one core, nothing downloaded. Recorded runs take minutes each at `pocket` scale.
 
 # %% tags=["parameters"]
 scale = "demo"  # "demo": as it stands; "pocket", "night", "paper": that scale's runs
@@ -65,6 +64,7 @@ from reslib.evidence import (
     counts,
     figures,
     parameters,
+    plan,
     plots,
     reruns,
 )
@@ -99,9 +99,9 @@ torch.set_num_threads(1)  # what is live here is too small to be shared out
 # %% [markdown]
 # ## What a shortcut is worth
 #
-# Does it matter whether there is a shortcut, and which? By {numref}`fig-options-public` the first matters very much at 56 layers,
-# and the second hardly at all. A plain net is a net without shortcuts (option "none"). A and B are two of the paper's three
-# options, explained below: identities everywhere, or a few projections.
+# Does it matter whether there is a shortcut, and which? By {numref}`fig-options-public` the first matters very much at 56
+# layers, and the second hardly at all. A plain net is a net without shortcuts. Options A and B, explained below, have
+# identities everywhere, or a few projections.
 
 # %% tags=["hide-input"]
 public = reruns.reruns()
@@ -110,30 +110,27 @@ public.loc[public.net == "plain", "option"] = "none"
 levels = reruns.levels(public.dropna(subset="option"))
 levels = levels[levels.net.isin(("plain", "resnet"))]
 levels = levels.assign(shortcut=levels.option, depth=levels.depth.astype(int))
-printed = {
-    (depth, option): paper[quantity]
-    for depth in (20, 56)
-    for option, quantity in (
-        ("none", f"fig6.plain{depth}.test_error_read_off"),
-        ("A", f"table6.resnet{depth}.test_error"),
-    )
-}
-own = reslib.records().query("scale == 'paper' and layers == 2 and depth in (20, 56)")
-own = own[own.shortcut.isin(["none", "A", "B"])]
+read_off = [paper[f"fig6.plain{depth}.test_error_read_off"] for depth in (20, 56)]
+in_table6 = [paper[f"table6.resnet{depth}.test_error"] for depth in (20, 56)]
+at_paper = comparison.Runs("paper", reslib.records())
+own = {"none": [plan.plain(20), plan.plain(56)]}
+own |= {o: [plan.residual(d, shortcut=o) for d in (20, 56)] for o in "AB"}
 
 # %% mystnb={"figure": {"caption": "At 56 layers a net without shortcuts is several points worse, whatever the option of its residual twin; at 20 layers the difference is small. Final test error on CIFAR-10 of public reruns at the paper's scale: a point is an author, a line joins the means. Diamonds are the paper's values, from Table 6 for option A and read off Fig. 6 by eye (within half a point) for the plain nets. Stars are our own runs so far.", "name": "fig-options-public"}, "image": {"alt": "Final test error over the shortcut options none, A and B. The line of 56 layers falls steeply from the plain net to option A and is flat from A to B; the line of 20 layers falls only a little and is flat from A to B."}} tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(8, 3.6))
 plots.by_option(levels[levels.depth.isin((20, 56))], "test_error", ax)
-place = {"none": 0, "A": 1, "B": 2}
-for (_, option), error in printed.items():
-    ax.plot(place[option] + 0.1, error, "D", color="black", mfc="white", ms=7)
-ax.plot(own.shortcut.map(place) - 0.1, own.test_error, "k*", ms=9)
+look = dict(color="black", mfc="white", ms=7)
+ax.plot([0.1, 0.1, 1.1, 1.1], read_off + in_table6, "D", **look)
+for place, recipes in enumerate(own.values()):
+    runs_of = [run for recipe in recipes for run in at_paper.find(recipe).values()]
+    errors = [run.final["test_error"] for run in runs_of]
+    ax.plot([place - 0.1] * len(errors), errors, "k*", ms=9)
 _ = ax.set_xticks(range(3), ["none (plain)", "A", "B"])
 
 # %% [markdown]
-# {numref}`tab-options-public` has the numbers of A and B. The authors trained on their own, so A and B are compared by Welch's
-# interval {cite}`welch1947generalization`, which contains zero wherever it can be formed. Is that a proof that they are equal? Not quite,
-# as [the appendix](08_one_run.ipynb) explains. No public rerun at this scale uses option C.
+# {numref}`tab-options-public` compares A and B by Welch's interval {cite}`welch1947generalization`, which contains zero
+# wherever it can be formed. That does not yet prove them equal, as [the appendix](08_one_run.ipynb) explains. No public rerun
+# at this scale uses option C.
 
 
 # %% mystnb={"figure": {"caption": "Final test error (%) of public residual nets with option A and with option B: means over n authors, and A minus B in points with its 95 % interval.", "name": "tab-options-public"}} tags=["hide-input"]
@@ -201,8 +198,8 @@ class Residual(nn.Module):
 
 
 # %% [markdown]
-# Untrained and in test mode BN changes nothing, and $\mathcal{F}$ is the formula above. In training mode a bias in front of BN
-# changes nothing either, because BN subtracts the mean. So in these nets nothing is lost by omitting biases:
+# Untrained and in test mode BN changes nothing, and $\mathcal{F}$ is the formula above. In training mode BN subtracts the mean,
+# and with it any bias in front of it. So nothing is lost by omitting biases:
 
 # %%
 torch.manual_seed(0)
@@ -210,7 +207,6 @@ block, x = Residual(32), torch.randn(64, 32)
 W1, W2 = (layer.weight for layer in block.W)
 formula = relu(x @ W1.T) @ W2.T  # F = W2 σ(W1 x), a row of x a sample
 torch.testing.assert_close(block.eval().F(x), formula, rtol=1e-4, atol=1e-5)
-
 bn, bias = block.bn[0].train(), torch.randn(32)
 torch.testing.assert_close(bn(x @ W1.T + bias), bn(x @ W1.T), rtol=1e-3, atol=1e-4)
 
@@ -218,10 +214,10 @@ torch.testing.assert_close(bn(x @ W1.T + bias), bn(x @ W1.T), rtol=1e-3, atol=1e
 # (paper-3-2-general)=
 # ### Fully connected, with two layers or three
 #
-# Do shortcuts help only convolutional nets, and only with two layers in a block? No: in {numref}`fig-fully-connected`
-# fully connected nets show the same, and $\mathcal{F}$ may have three layers ("more layers are possible"). The images are scanned
-# digits {cite}`alpaydin1998optical` of 8x8 pixels. All nets compared have the same number of layers, the same width and the same
-# learning rate. The deeper plain net is the worse one. How much worse says nothing about the paper's nets.
+# Do shortcuts help only convolutional nets, and only with two layers in a block? No: in {numref}`fig-fully-connected` fully
+# connected nets show the same, and $\mathcal{F}$ may have three layers ("more layers are possible"). The images are scanned
+# digits {cite}`alpaydin1998optical` of 8x8 pixels. All nets compared have the same number of layers, the same width and the
+# same learning rate. The deeper plain net is the worse one. How much worse says nothing about the paper's nets.
 
 
 # %%
@@ -265,8 +261,7 @@ look = dict(x="step", y="error", hue="net", style="net", palette=colours, dashes
 for ax, (layers, part) in zip(axes, trained.groupby("layers"), strict=True):
     sns.lineplot(part, **look, errorbar=("pi", 100), ax=ax, legend=layers == 24)
     ax.set(title=f"{layers} layers", ylabel="training error (%)", ylim=(0, None))
-_ = axes[1].legend(fontsize="small", loc="upper right", frameon=True)
-# %% tags=["hide-cell"]
+axes[1].legend(fontsize="small", loc="upper right", frameon=True)
 last = trained[trained.step >= 80].groupby(["layers", "net"]).error.mean()
 assert last[24, "plain"] > 2 * last[24].drop("plain").max()  # the words above
 assert last[24, "plain"] > last[12, "plain"]
@@ -281,8 +276,9 @@ assert last[24, "plain"] > last[12, "plain"]
 #
 # $$ \mathbf{y} = \sigma\big(\mathcal{F}(\mathbf{x}, \{W_i\}) + W_s\,\mathbf{x}\big) \tag{2} $$
 #
-# A *stage* is a run of blocks on feature maps of one size. Inside a stage the shapes match; at its first block they do not, because
-# the map is halved and the channels are doubled (section 3.3). The paper compares three options:
+# A *stage* is a run of blocks on feature maps of one size. Inside a stage the shapes match; at its first block they do not,
+# because the map is halved and the channels are doubled (section 3.3). The paper compares three options (A and B in section
+# 3.3, C in 4.1):
 #
 # | option | inside a stage | at the first block of a stage | parameters |
 # |---|---|---|---|
@@ -290,9 +286,9 @@ assert last[24, "plain"] > last[12, "plain"]
 # | B | identity | projection $W_s$ | few |
 # | C | projection $W_s$ | projection $W_s$ | many |
 #
-# B and C differ only inside a stage. A projection is one matrix applied at every position, a 1x1 convolution, followed by BN like
-# every other convolution. "When the shortcuts go across feature maps of two sizes, they are performed with a stride of 2": A and the
-# projections alike read every second row and column. In full:
+# B and C differ only inside a stage. A projection is one matrix applied at every position, a 1x1 convolution, followed by BN
+# like every other convolution. "When the shortcuts go across feature maps of two sizes, they are performed with a stride of 2":
+# A and the projections alike read every second row and column. In full:
 
 
 # %%
@@ -315,9 +311,9 @@ conv = widening["B"][0]  # in test mode the BN behind it changes nothing yet
 torch.testing.assert_close(project(x, conv.weight[:, :, 0, 0], 2), conv(x))
 
 # %% [markdown]
-# {numref}`fig-shortcut-matrices` reads the matrix of each option out of the modules, by sending unit vectors through them. Option A
-# is a special case of B: its matrix copies the old channels and leaves the new ones empty. What B can do and A cannot is to put
-# something of $\mathbf{x}$ into the new channels. With C there is no identity left anywhere.
+# {numref}`fig-shortcut-matrices` reads the matrix of each option out of the modules, by sending unit vectors through them.
+# Option A is a special case of B: its matrix copies the old channels and leaves the new ones empty. What B can do and A cannot
+# is to put something of $\mathbf{x}$ into the new channels. With C there is no identity left anywhere.
 
 # %% mystnb={"figure": {"caption": "Options A and B are the identity inside a stage (top); C is a matrix that must be learned. Where four channels become eight (bottom), A copies four and leaves four empty; B and C mix all of them. Shown are untrained shortcuts: columns are channels of the input, rows channels of the output, white is zero.", "name": "fig-shortcut-matrices"}, "image": {"alt": "Six small heat maps of matrices. Top row: identity matrices for options A and B, a random matrix for C. Bottom row: for A an identity above four empty rows, for B and C random matrices of eight rows."}} tags=["hide-input"]
 figure, axes = plt.subplots(2, 3, figsize=(7, 4.4), height_ratios=[1, 2])
@@ -338,8 +334,8 @@ for row, (where, modules) in zip(axes, WHERE.items(), strict=True):
 #
 # **C11.** Does an identity shortcut cost anything? No: "neither extra parameter nor computational complexity", "except for the
 # negligible element-wise addition". {numref}`tab-free` counts it. A *multiply-add* is one multiplication and one addition in a
-# convolution or a fully connected layer; the paper calls it a FLOP. With option A both counts equal those of the plain net exactly.
-# That is why the paper uses A where it compares a plain net with a residual one: the two differ in the shortcut alone.
+# convolution or a fully connected layer; the paper calls it a FLOP. With option A both counts equal those of the plain net
+# exactly. That is why the paper uses A where it compares a plain net with a residual one: the two differ in the shortcut alone.
 
 # %% mystnb={"figure": {"caption": "Option A has exactly the parameters and multiply-adds of the plain net, and its additions are a small part of them. B has projections in very few shortcuts, C in all. Counted from the modules, for one image of 32x32 (CIFAR) or 224x224 pixels (ImageNet).", "name": "tab-free"}} tags=["hide-input"]
 MADE = {f"CIFAR, {depth}": (reslib.cifar_resnet, depth, 32) for depth in depths}
@@ -370,18 +366,18 @@ assert projections["ImageNet, 34", "C"] - projections["ImageNet, 34", "B"] == 13
 pd.DataFrame(rows)
 
 # %% [markdown]
-# No extra multiply-adds does not mean no extra time: adding, copying and padding take time on every machine. What each option costs
-# in parameters, memory and time, and why a projection is expensive on a bottleneck (Fig. 5, C18), is told in
-# [chapter 3](03_architectures.ipynb).
+# No extra multiply-adds does not mean no extra time: adding, copying and padding take time on every machine. What each option
+# costs in parameters, memory and time, and why a projection is expensive on a bottleneck (Fig. 5, C18), is told in [chapter
+# 3](03_architectures.ipynb).
 #
 # (paper-3-2-single)=
 # (paper-c12)=
 # ## Why one layer is not enough
 #
-# **C12.** Why must $\mathcal{F}$ have at least two layers? Because with one, "Eqn. (1) is similar to a linear layer: $\mathbf{y} =
-# W_1\mathbf{x} + \mathbf{x}$, for which we have not observed advantages" (section 3.2). The first half can be derived:
-# $W_1\mathbf{x} + \mathbf{x} = (W_1 + I)\,\mathbf{x}$, so the shortcut disappears into the weights. For a convolution, $I$ is
-# the kernel that is one in the middle and zero elsewhere (a *Dirac* kernel):
+# **C12.** Why must $\mathcal{F}$ have at least two layers? Because with one, "Eqn. (1) is similar to a linear layer:
+# $\mathbf{y} = W_1\mathbf{x} + \mathbf{x}$, for which we have not observed advantages" (section 3.2). The first half can be
+# derived: $W_1\mathbf{x} + \mathbf{x} = (W_1 + I)\,\mathbf{x}$, so the shortcut disappears into the weights. For a convolution,
+# $I$ is the kernel that is one in the middle and zero elsewhere (a *Dirac* kernel):
 
 # %%
 torch.manual_seed(0)
@@ -391,9 +387,9 @@ together = conv2d(x, conv.weight + identity, padding=1)  # one layer, no shortcu
 torch.testing.assert_close(conv(x) + x, together)
 
 # %% [markdown]
-# With two layers this is impossible, because a ReLU stands between $W_1$ and $W_2$. With BN it is still possible for one layer in
-# test mode, where BN is a fixed scale and shift of each channel. At the first block of a stage, option A is a Dirac kernel with
-# a stride. So **a whole net of one-layer blocks with shortcuts can be written as a plain net**:
+# With two layers this is impossible, because a ReLU stands between $W_1$ and $W_2$. With BN it is still possible for one layer
+# in test mode, where BN is a fixed scale and shift of each channel. At the first block of a stage, option A is a Dirac kernel
+# with a stride. So **a whole net of one-layer blocks with shortcuts can be written as a plain net**:
 
 
 # %%
@@ -426,19 +422,19 @@ torch.testing.assert_close(as_plain(net)(images), net(images))
 
 # %% [markdown]
 # This is about what such nets can *express*. How easily they *learn* is another question: weight decay pulls a one-layer block
-# towards the identity and not towards zero, and training starts near another function. Only training can tell. Short training, at
-# the end of this chapter, shows that a one-layer shortcut does help a deep net to start.
+# towards the identity and not towards zero, and training starts near another function. Only training can tell. Short training,
+# at the end of this chapter, shows that a one-layer shortcut does help a deep net to start.
 #
 # (paper-3-1-identity)=
 # ## Close to the identity
 #
 # Why should a residual block be easier to train? The paper's reason (section 3.1) is that good functions may be close to the
-# identity: "it should be easier for the solver to find the perturbations with reference to an identity mapping, than to learn the
-# function as a new one". And "if identity mappings are optimal, the solvers may simply drive the weights of the multiple
+# identity: "it should be easier for the solver to find the perturbations with reference to an identity mapping, than to learn
+# the function as a new one". And "if identity mappings are optimal, the solvers may simply drive the weights of the multiple
 # nonlinear layers toward zero".
 #
-# With BN that last sentence is not true as it stands. Weights in front of BN can be as small as they like: BN divides by
-# their size, and the block computes the same. What makes $\mathcal{F}$ vanish is the *scale* of its last BN:
+# With BN that last sentence is not true as it stands. Weights in front of BN can be as small as they like: BN divides by their
+# size, and the block computes the same. What makes $\mathcal{F}$ vanish is the *scale* of its last BN:
 
 # %%
 torch.manual_seed(0)
@@ -454,9 +450,10 @@ nn.init.zeros_(block.bn2.weight)  # its shift is zero from the start
 assert torch.equal(block(x), x)  # the identity, exactly
 
 # %% [markdown]
-# Is the neighbourhood of the identity easy to reach? We train stacks of fully connected blocks to compute $\sigma(M\mathbf{x})$, where
-# $M$ is the identity plus a small random matrix. One stack is plain, one residual, and one residual with its last BN scales at zero, so that
-# it starts as the identity. Each gets the learning rate that serves it best in a pilot run with another seed.
+# Is the neighbourhood of the identity easy to reach? We train stacks of fully connected blocks to compute
+# $\sigma(M\mathbf{x})$, where $M$ is the identity plus a small random matrix. One stack is plain, one residual, and one
+# residual with its last BN scales at zero, so that it starts as the identity. Each gets the learning rate that serves it best
+# in a pilot run with another seed.
 #
 # **Prediction.** Residual stacks get closer than plain ones.
 
@@ -519,18 +516,18 @@ chosen = ends.lr.first().map("{:g}".format).unstack("layers")
 
 # %% [markdown]
 # The prediction holds for two and six layers ({numref}`tab-identity`). The longest stack shows its limit. BN gives every
-# $\mathcal{F}$ the variance one at the start, so the sum grows with each block, and a long stack starts far from the identity. No
-# learning rate that was tried leads back. A zero start does, at every length: the identity is *easy to keep*, if training starts near
-# it. The paper's nets do not start there; later recipes do {cite}`goyal2017accurate`, or move the ReLU out of the shortcut's
-# way {cite}`he2016identity`.
+# $\mathcal{F}$ the variance one at the start, so the sum grows with each block, and a long stack starts far from the identity.
+# No learning rate that was tried leads back. A zero start does, at every length: the identity is *easy to keep*, if training
+# starts near it. The paper's nets do not start there; later recipes do {cite}`goyal2017accurate`, or move the ReLU out of the
+# shortcut's way {cite}`he2016identity`.
 #
 # (paper-table-3)=
 # (paper-c8)=
 # ## Which option is best?
 #
-# **C8.** The paper compares the options on ImageNet with 34 layers, one run of each ({numref}`tab-table3`). Every option is several times
-# further from the plain net than from the other options. The paper explains the order by A's zero channels, which "have no residual
-# learning", and C's extra parameters, and concludes that "projection shortcuts are not essential".
+# **C8.** The paper compares the options on ImageNet with 34 layers, one run of each ({numref}`tab-table3`). Every option is
+# several times further from the plain net than from the other options. The paper explains the order by A's zero channels, which
+# "have no residual learning", and C's extra parameters, and concludes that "projection shortcuts are not essential".
 
 # %% mystnb={"figure": {"caption": "Table 3 of the paper: ImageNet, 34 layers, 10-crop testing, one run each. The step from none to A is several times the others.", "name": "tab-table3"}} tags=["hide-input"]
 names = {"none": "plain34", "A": "resnet34A", "B": "resnet34B", "C": "resnet34C"}
@@ -542,9 +539,9 @@ table["better than the one above (points, top-1)"] = -table["top-1 error (%)"].d
 table.style.format("{:.2f}", na_rep="")
 
 # %% [markdown]
-# Single runs do not show an order: the steps among A, B and C are as small as the difference between two runs of one net.
-# How many runs would show them is computed in [the appendix](08_one_run.ipynb). The paper's conclusion needs no order, only that the
-# three lie close together and the plain net far away. On CIFAR-10 the public reruns above say the same of A and B.
+# Single runs do not show an order: the steps among A, B and C are as small as the difference between two runs of one net. How
+# many runs would show them is computed in [the appendix](08_one_run.ipynb). The paper's conclusion needs no order, only that
+# the three lie close together and the plain net far away. On CIFAR-10 the public reruns above say the same of A and B.
 #
 # | where | what the choice changes | choose |
 # |---|---|---|
@@ -558,8 +555,8 @@ table.style.format("{:.2f}", na_rep="")
 # ## Short training: how such nets start
 #
 # What do our own runs of all options show? Only how nets *start*: unless `scale` says otherwise, they see small images, for far
-# fewer iterations than the paper's. Deep plain nets often fail to start then ([chapter 1](01_residual_learning.ipynb)), and even
-# ResNet-56 is worse than ResNet-20. So these runs give directions and judge nothing.
+# fewer iterations than the paper's. Deep plain nets often fail to start then ([chapter 1](01_residual_learning.ipynb)), and
+# even ResNet-56 is worse than ResNet-20. So these runs give directions and judge nothing.
 
 # %% tags=["hide-input"]
 table = reslib.records(runs)
@@ -594,9 +591,9 @@ summary.style.format("{:.1f}", subset=list(ERRORS.values()))
 # %% [markdown]
 # {numref}`fig-by-option` and {numref}`tab-by-option` show two things. First, C is behind A and B, against the paper's order; in
 # training this short the order need not be that of trained nets. Second, one-layer blocks are no better than their plain twins
-# at the smaller depth, and better at the greater one, although both can compute the same functions. The paper "observed no
-# advantages", without saying at which depth. Ours is an advantage in *starting*. Whether it lasts through the paper's schedule is not
-# known.
+# at the smaller depth, and better at the greater one, although both can compute the same functions. The paper has "not observed
+# advantages", without saying at which depth. Ours is an advantage in *starting*. Whether it lasts through the paper's schedule
+# is not known.
 #
 # ## Verdicts
 #
@@ -607,7 +604,7 @@ chapter.say(claims.listed(("C8", "C12"), runs_scale, table))
 chapter.say(pd.DataFrame([counted.row("C11", paper)]).to_markdown(index=False))
 
 # %% [markdown]
-# Where the runs come from, and what would make those that are missing:
+# Where the runs come from, and what makes missing ones:
 
 # %% tags=["hide-output"]
 chapter.report(runs, missing)
@@ -617,9 +614,8 @@ chapter.report(runs, missing)
 #
 # - **Table 3 itself** is about ImageNet and 34 layers: days on a GPU for each option and seed.
 # - **Option C and one-layer blocks at the paper's scale.** They are planned and not run yet.
-# - **Projections on bottlenecks in training.** What they cost is counted in chapter 3; what they gain the paper did not try either.
-# - **Other shortcuts**: a projection without BN, averaging instead of leaving out positions, zero channels in other places.
-#   The paper has none of them.
+# - **Projections on bottlenecks in training.** Chapter 3 counts what they cost; what they gain the paper did not try either.
+# - **Other shortcuts**, such as averaging instead of leaving out positions. The paper has none of them.
 #
 # ## Exercises
 #
@@ -647,20 +643,15 @@ print(f"basic block: {share_read(resnet.BasicBlock(16, 32, 2, 'A')):.0%}")
 
 # %% [markdown]
 # 2. Write option A as a 1x1 convolution with a stride of 2.
-#
-# ```{admonition} Solution
-# :class: dropdown
-# Use a Dirac kernel of size one.
-# ```
 
 # %% tags=["hide-cell"]
 copying = nn.Conv2d(4, 8, 1, stride=2, bias=False)
-nn.init.dirac_(copying.weight)
+nn.init.dirac_(copying.weight)  # ones on the diagonal, zeros below it
 x = torch.randn(2, 4, 8, 8)
 assert torch.equal(copying(x), option_a(x, 8, 2))
 
 # %% [markdown]
-# 3. Without shortcuts, is a net of one-layer blocks the same as a net of two-layer blocks of the same depth?
+# 3. Without shortcuts, is a net of one-layer blocks the same as one of two-layer blocks?
 #
 # ```{admonition} Solution
 # :class: dropdown
@@ -671,17 +662,16 @@ assert torch.equal(copying(x), option_a(x, 8, 2))
 one, two = reslib.cifar_resnet(deep, None, layers=1), reslib.cifar_plain(deep)
 tensors = zip(two.state_dict(), one.state_dict().values(), strict=True)
 two.load_state_dict(dict(tensors))
-images = torch.randn(4, 3, 16, 16)
-assert torch.equal(one.eval()(images), two.eval()(images))
+assert torch.equal(one(x := torch.randn(4, 3, 16, 16)), two(x))
 
 # %% [markdown]
 # 4. Train the fully connected net of 24 layers with an $\mathcal{F}$ of *one* layer, at the learning rate above and at a fifth of it.
-#    What does the comparison with the plain net say about "no advantages"?
+#    What does the comparison with the plain net say about the paper's "we have not observed advantages"?
 #
 # ```{admonition} Solution
 # :class: dropdown
-# It trains badly at the first rate and well at the second, where the plain net is still bad. Expressing no more than a plain net
-# does not mean learning no better: here the shortcut helps training to start, as in {numref}`fig-by-option`.
+# At the lower rate it trains well and the plain net does not. To express no more does not mean to learn no better: here the
+# shortcut helps training to start, as in {numref}`fig-by-option`.
 # ```
 
 # %% tags=["hide-cell"]
@@ -696,8 +686,8 @@ for lr in (CIFAR.lr, CIFAR.lr / 5):
 #
 # ```{admonition} Solution
 # :class: dropdown
-# With A and B it grows little. With C it grows more, though less than in the plain net: each projection is a random matrix with a
-# BN of its own, and no path from the loss to the input of a stage avoids them.
+# With A and B it grows little. With C it grows more, though less than in the plain net: no path from the loss to the input of a
+# stage avoids the random projections and their BN.
 # ```
 
 # %% tags=["hide-cell"]

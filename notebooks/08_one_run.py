@@ -210,7 +210,7 @@ drawn = np.random.default_rng(0).multinomial(n, shares, 2_000)
 simulated = ((drawn[:, 0] - drawn[:, 1]) / n).std()
 assert abs(simulated / standard_error(p, q, shares[0] + shares[1], n) - 1) < 0.05
 
-# %% mystnb={"figure": {"caption": "Pairs of our longest runs on the same test images: the difference of their test errors, the share of images on which they give different answers, and an upper bound for the standard error over images.", "name": "tab-one-run-same-images"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Pairs of our longest runs on the same test images: the difference of their test errors in points, the share of images on which they give different answers, and an upper bound for the standard error over images.", "name": "tab-one-run-same-images"}} tags=["hide-input"]
 longest = [records[:2] for records in found.values() if len(records) > 1][:2]
 longest = [record for records in longest for record in records]
 if not longest:  # short training then
@@ -223,9 +223,9 @@ for a, b in combinations(longest, 2):
     name = " and ".join(f"{r.recipe.told}, seed {r.recipe.seed}" for r in (a, b))
     bound = 100 * standard_error(p, q, differ, len(answers[0]))
     rows[name] = {
-        "difference (points)": minus(f"{100 * (p - q):.2f}"),
+        "points": minus(f"{100 * (p - q):.2f}"),
         "answers differ": f"{differ:.1%}",
-        "standard error, at most": f"{bound:.2f}",
+        "standard error ≤": f"{bound:.2f}",
     }
 pd.DataFrame(rows).T
 
@@ -329,7 +329,7 @@ ax.set_yticks([0.5, 1, 2, 5, 10])
 # {numref}`tab-one-run-prediction` applies it at the paper's scale: the final errors of public reruns of the paper's own recipe, and our own runs,
 # each predict one more run. Each author has another machine and other code, so the public interval holds the authors' part, too.
 
-# %% mystnb={"figure": {"caption": "Where one more run is expected (95 % prediction interval, test error in percent), from public reruns of the paper's recipe and from our own runs at the paper's scale, and what the paper printed (ResNet-110: its mean of five; plain nets: read off Fig. 6 by eye).", "name": "tab-one-run-prediction"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Where one more run is expected (95 % prediction interval, test error in percent), from public reruns of the paper's recipe and from our own runs at the paper's scale, and what the paper printed (ResNet-110: its mean of five; plain nets: read off Fig. 6 by eye). From three runs on.", "name": "tab-one-run-prediction"}} tags=["hide-input"]
 rows = {}
 for (net, depth), records in found.items():
     public = final[(final.net == net) & (final.depth == depth)]
@@ -344,8 +344,6 @@ for (net, depth), records in found.items():
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# An interval is given from three runs on.
-#
 # ## How many runs does each rule need?
 #
 # The *power* of a rule is the chance that it bears a claim out if the truth is what the paper says. A rule with little power is silent
@@ -371,10 +369,10 @@ def spread_of(part, twin):
     both = 2**0.5 if part.compare == "paired" else 1  # seeds share nothing
     special = part.what.startswith(("plain-110", "ResNet-1202,"))
     if "test error" in part.what and not special:
-        return both * sd, "test errors, pooled"
+        return both * sd, "pooled"
     if "training error:" in part.what and sd_fit and not special:
-        return both * sd_fit, "our runs, pooled"
-    for runs, source in ((part, "our runs"), (twin, "short training")):
+        return both * sd_fit, "ours, pooled"
+    for runs, source in ((part, "ours"), (twin, "short")):
         if runs is not None and runs.n > 1 and runs.spread > 0:
             return runs.spread, source
     return math.nan, "unknown"
@@ -393,17 +391,28 @@ for rule, parts_of in rules.RULES.items():
         if seeds > 1 and not math.isnan(spread):
             plans[rule, part.what.rstrip(":")] = part, spread, source, seeds
 
-# %% mystnb={"figure": {"caption": "With the runs planned most rules have the power that is asked for; those about small differences and about equality do not. For each part of each rule at the paper's scale: the effect that the paper speaks of (for the same error: the margin), the spread to plan with and its source, the power with the planned runs of each net, and the runs that would be needed.", "name": "tab-one-run-power"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "With the runs planned most rules have the power that is asked for; those about small differences and about equality do not. For each part of each rule at the paper's scale: the effect that the paper speaks of (for the same error: the margin), the spread to plan with and its source (pooled test errors; our runs, pooled or of these nets; short training), the planned runs of each net, the power with these, and the runs that would be needed. Ratios are compared as logarithms.", "name": "tab-one-run-power"}} tags=["hide-input"]
+LONG = {"|": "", "largest log10 of gradient, first / last third": "gradient ratio"}
+LONG |= {"log2 of the median response std": "response"}
+LONG |= {"three times the iterations": "longer"}
+LONG |= {"log2 of iterations to ": "iterations to ", " training error, ": ", "}
+
+
+def brief(what):
+    for long, short in LONG.items():
+        what = what.replace(long, short)
+    return minus(what)
+
+
 rows = []
 for (rule, what), (part, spread, source, seeds) in plans.items():
     chance = part.power(seeds, spread)
     effect = f"within {part.threshold:g}" if part.side == 0 else f"{part.effect:g}"
     need = part.needed(spread, wanted_power / 100)
     enough = f"{need}" if need < 1_000 else "1,000 or more"
-    what = minus(what.replace("|", ""))
-    row = rule, what, effect, f"{spread:.2g}", source, seeds
+    row = rule, brief(what), effect, f"{spread:.2g}", source, seeds
     rows.append((*row, f"{chance:.0%}", enough))
-columns = "rule,compared,effect,spread,from,planned,power,needed".split(",")
+columns = "rule,compared,effect,spread,from,runs,power,needed".split(",")
 pd.DataFrame(rows, columns=columns).set_index("rule")
 
 # %% [markdown]
@@ -415,7 +424,7 @@ pd.DataFrame(rows, columns=columns).set_index("rule")
 n = np.arange(2, 17)
 tested = {}
 for (rule, what), (part, spread, source, _) in plans.items():
-    if source == "test errors, pooled" and part.other is not None and rule != "C8a":
+    if source == "pooled" and part.other is not None and rule != "C8a":
         name = f"{rule}: {minus(what.removesuffix(', test error'))}"
         tested[name] = [part.power(int(k), spread) for k in n]
 frame = 100 * pd.DataFrame(tested, index=pd.Index(n, name="runs of each net"))

@@ -15,7 +15,7 @@ from reslib.evidence import parameters
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 FIRST, SECOND = NOTEBOOKS[:2]
-CIFAR_10 = FIRST.with_name("05_cifar_analysis.ipynb")
+CIFAR_10, APPENDIX = (FIRST.with_name(f"{name}.ipynb") for name in ("05_cifar_analysis", "08_one_run"))
 
 
 def papermill(notebook, out, *words, **keywords):
@@ -63,6 +63,7 @@ def test_jupyter_rooted_in_the_chapters_folder_saves_both_halves(tmp_path):
         (FIRST, ("-p", "nosuch", "1"), "unknown parameter 'nosuch': this notebook has scale, depths"),
         (FIRST, ("-y", "depths: [21]"), "depths: depth 21 is not 6n+2"),
         (SECOND, ("-p", "options", "A,A"), "options: 'A,A' must be two or more different options"),
+        (APPENDIX, ("-p", "wanted_power", "8"), "wanted_power: 8 is not a power; use a percentage from 50 to 99."),
         (CIFAR_10, ("-p", "groups", "longer,deeper"), "groups: 'deeper' is unknown; use 'none', 'warm-up', 'start'"),
     ],
     ids=lambda v: "-".join(v) if isinstance(v, tuple) else getattr(v, "stem", ""),
