@@ -25,6 +25,7 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 LOCK = ROOT / "requirements.lock"
 CPU_INDEX = os.environ.get("TORCH_CPU_INDEX", "https://download.pytorch.org/whl/cpu")
 LINUX = sys.platform == "linux"
+VERBOSE = os.environ.get("V", "0") not in ("", "0")
 
 
 def run(*command: object, **options) -> None:
@@ -121,9 +122,11 @@ def remove_fragments() -> None:
 
 def python_packages(cpu: bool) -> None:
     remove_fragments()
+    say_less = [] if VERBOSE else ["--quiet"]  # else some 200 lines
+    if not torch_kind():
+        print("make env: fetching the packages takes some minutes (V=1 shows each of them)", flush=True)
     if cpu:
-        pip("install", "--no-deps", "--index-url", CPU_INDEX, *pinned("torch", "torchvision"))
-    say_less = ["--quiet"] if torch_kind() else []  # else some 200 lines of what is there already
+        pip("install", *say_less, "--no-deps", "--index-url", CPU_INDEX, *pinned("torch", "torchvision"))
     pip("install", *say_less, "--no-build-isolation", "--requirement", LOCK)
     pip("install", "--no-build-isolation", "--no-deps", "--quiet", "--editable", ROOT, PYTHONWARNINGS="ignore")
     pip("check")
