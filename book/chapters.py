@@ -167,7 +167,8 @@ def still(notebook):
     """The notebook without what a page cannot use: progress bars and other widgets, and what the last line of a figure's
     cell happens to return ("Text(0.5, 0.98, ...)")."""
     kind = "application/vnd.jupyter.widget-{}+json".format
-    notebook["metadata"].pop("widgets", None)
+    for name in ("widgets", "papermill"):  # papermill's holds paths of this machine
+        notebook["metadata"].pop(name, None)
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
             output.get("data", {}).pop("text/csv", None)

@@ -61,7 +61,9 @@ def data(
         part = images(CIFAR, train=train, data_dir=folder)
         print(f"{folder}: CIFAR-10, {len(part.labels):,} {'training' if train else 'test'} images, sha256 {part.sha256[:16]}")
     if check:
-        for path in sorted((folder / "beton").glob(f"{name}-*.beton")):
+        if not (found := sorted((folder / "beton").glob(f"{name}-*.beton"))):
+            print(f"{folder / 'beton'} holds no .beton file of {name}")
+        for path in found:
             print(f"{path}: {fast.check(path)['count']:,} images, as they were written")
 
 
@@ -75,6 +77,8 @@ def imagenet_data(source, folder, mode, side, jobs, skip_unreadable) -> None:
     parts = [part for part in ("train", "val") if (source / part).is_dir()] or ["train"]
     for part in parts:  # mistakes come before the work
         tree.tree(source, part)
+    if parts == ["train"] and (source / "train").is_dir():
+        print(f"{source} holds no val: nets trained on it are tested on DIR/val/<class>/*.JPEG.")
     for part in parts:
         path = convert.convert(source, folder, part, mode, side, jobs, skip_unreadable)
         note = fast.sidecar(path)
@@ -82,8 +86,6 @@ def imagenet_data(source, folder, mode, side, jobs, skip_unreadable) -> None:
         print(f"{path}: {note['count']:,} images of {len(note['classes'])} classes, {note['size'] / 1e9:.3f} GB (ImageNet's "
               f"1,281,167 would take {all_of_it:,.0f}); made RGB: {note['greyscale']} greyscale, {note['cmyk']} CMYK; "
               f"unreadable: {len(note['unreadable'])}")  # fmt: skip
-    if parts == ["train"] and (source / "train").is_dir():
-        print(f"{source} holds no val: nets trained on it are tested on DIR/val/<class>/*.JPEG.")
 
 
 @app.command()
@@ -259,13 +261,14 @@ def audit(
     folder: Annotated[
         Path, typer.Argument(help="<owner>+<repo>/ folders of weights and logs, or one of them", callback=expanded)
     ],
-    out: Annotated[Path, typer.Option(help="folder for the records", callback=expanded)] = Path("notebooks/records/audits"),
+    out: Annotated[Path | None, typer.Option(help="default: the recorded audits' folder", callback=expanded)] = None,
     data_dir: Annotated[Path | None, typer.Option(help="holds CIFAR-10; default: $RESLIB_DATA, else ./data")] = None,
 ):
     """Measure the CIFAR-10 nets that others published: errors, probes and predictions, one record a net."""
     from .evidence.audit import audit_folder, write_audit
+    from .record import folder as recorded
 
-    failed = False
+    out, failed = out or recorded() / "audits", False
     for found in audit_folder(folder, data_dir):
         if isinstance(found, ValueError):
             failed = True
@@ -280,6 +283,7 @@ def audit(
 
 def main() -> None:
     """Run the command line; what is wrong is said in one sentence."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8
     try:
         return app()
     except (ValueError, OSError, ImportError, FloatingPointError, torch.OutOfMemoryError, torch.AcceleratorError) as error:

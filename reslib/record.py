@@ -20,7 +20,7 @@ import numpy as np
 from torch import nn
 
 from .files import path_of, renamed, words
-from .recipes import Recipe
+from .recipes import Recipe, needed
 from .weights import trained_net, write_weights
 
 if TYPE_CHECKING:  # a second to import, and training needs none of it
@@ -210,7 +210,7 @@ def there(where: str | Path) -> Path:
 
 def replay(recipe: Recipe) -> Record:
     """The recorded run of a recipe. Raises FileNotFoundError, with the command that makes it, if there is none."""
-    path = folder() / f"{recipe.name}.json"
+    path = folder() / f"{needed(recipe).name}.json"
     if not path.is_file():
         raise FileNotFoundError(f"no record of {recipe.name} in {path.parent}: make it with `{command(recipe)}`.")
     return read(path)

@@ -2,6 +2,7 @@
 
 Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition" (2015), sections 3 and 4.2, Table 1, Fig. 2-5.
 State dicts use torchvision's names, so its weights load into `imagenet_resnet(depth, "B", stride_on="3x3")` unchanged.
+(Into the default, stride_on="1x1", they load without a complaint too, from 50 layers on, and compute something else.)
 
 Departures: max pooling is padded by 1 as in every library of today (the authors' network files pool unpadded with ceiling
 division: the same size at 224 pixels, every window one pixel further down and right); no convolution has a bias (in the

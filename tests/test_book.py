@@ -220,6 +220,12 @@ def test_the_sample_has_a_figure_and_a_table_and_no_bar(sample, browser):
     assert "widget" not in (sample / "notebooks" / "01_sample.html").read_text()
 
 
+def test_a_download_holds_no_path_of_the_machine_that_built_it(site, root):
+    found = sorted((site / "_sources").rglob("*.ipynb"))
+    texts = [path.read_text() for path in found]
+    assert found and not [text for text in texts if str(root) in text or str(site.parents[1]) in text]
+
+
 @pytest.mark.parametrize("word", ["shortcut", "plain", "CIFAR"])
 def test_search_finds(site, browser, word):
     browser.open(f"{(site / 'search.html').as_uri()}?q={word}")

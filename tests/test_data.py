@@ -218,6 +218,15 @@ def test_bad_arguments_are_named(arguments, says):
         reslib.loader(DIGITS, split, backend=backend)
 
 
+def test_a_device_or_a_recipe_that_is_none():
+    with pytest.raises(ValueError, match="device 'cuda:99' is not there"):
+        reslib.loader(DIGITS, "train", device="cuda:99")
+    with pytest.raises(ValueError, match="'resnet56' is no recipe: give reslib.CIFAR"):
+        reslib.loader("resnet56", "train")
+    with pytest.raises(ValueError, match="'resnet56' is no recipe"):
+        reslib.replay("resnet56")
+
+
 @pytest.mark.parametrize("how", ["break", "error"])
 def test_a_hundred_array_epochs_left_early_leave_no_thread(how):
     threads = threading.active_count()

@@ -4,11 +4,13 @@ import hashlib
 import os
 import re
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -261,7 +263,7 @@ def test_full_disk(tmp_path, limit):
             convert.convert(top, tmp_path, "train", "raw", 480, jobs=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert os.listdir(tmp_path / "beton") == []
+    assert not (tmp_path / "beton").exists()
     assert convert.convert(top, tmp_path, "train", "raw", 480, jobs=1).exists()
 
 
@@ -313,6 +315,48 @@ def test_what_is_left_out_is_said(tmp_path, capsys):
     shutil.copy(top / "train" / "cat" / "0.JPEG", top / "val" / "cat" / "images")
     with pytest.raises(FileNotFoundError, match=r"no photographs in folders of classes \(.*'cat/images' first"):
         photos.tree(top, "val")
+
+
+def test_folders_that_are_no_part_and_hidden_ones_are_said(tmp_path, capsys):
+    top = noise_tree(tmp_path / "tree", 2)
+    for name in ("valid/cat", "train/.hidden", "beton", "train/cat/.empty"):
+        (top / name).mkdir(parents=True)
+    for name in ("valid/cat", "train/.hidden"):
+        shutil.copy(top / "train" / "cat" / "0.JPEG", top / name)
+    assert len(photos.tree(top, "train").names) == 2
+    assert f"{top}/train: 2 entries are not used, '.hidden/' first" in capsys.readouterr().err
+
+
+@needs_ffcv
+def test_names_in_latin_1_and_a_panorama(tmp_path):
+    top = tmp_path / "my tree"
+    (folder := top / "train" / os.fsdecode(b"caf\xe9")).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (300, 20_000, 3), dtype=np.uint8)).save(folder / os.fsdecode(b"\xe9.png"))
+    (folder / os.fsdecode(b"\xe8.png")).write_bytes(b"nothing")
+    command = ["data", "imagenet", "--from", top, "--dir", tmp_path, "--mode", "raw", "--jobs", "1", "--skip-unreadable"]
+    done = subprocess.run([sys.executable, "-m", "reslib", *command], capture_output=True, text=True)
+    assert done.returncode == 0 and r"caf\udce9/\udce8.png (cannot be decoded" in done.stdout, done.stderr
+    assert "1 images of 1 classes" in done.stdout
+    assert samples(tmp_path / "beton" / "imagenet-train-raw-480.beton")["width"].tolist() == [20_000]
+    assert batches(tmp_path, recipe=replace(RECIPE, batch=1), backend="ffcv", augment=False)[0][0].shape == (1, 3, 224, 224)
+    (folder / "new.png").touch()
+    with pytest.raises(ValueError, match="is not as it was when .* was made of it: run `") as error:
+        photos.source(tmp_path, "train")
+    _, _, _, *words = shlex.split(re.search("`(.*)`", str(error.value))[1])
+    assert words == [*map(str, command[:-3]), "--short-side", "480", "--skip-unreadable"]
+    (folder / "new.png").unlink()
+    assert CliRunner().invoke(app, words).exit_code == 0
+
+
+@needs_ffcv
+def test_two_conversions_at_once(tmp_path):
+    noise_tree(tmp_path / "tree", 3)
+    with ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(lambda _: convert.convert(tmp_path / "tree", tmp_path, "train", "jpg", jobs=1), range(2)))
+    assert paths[0] == paths[1] and fast.check(paths[0])["count"] == 3
+    names = [paths[0].name, paths[0].name + ".json", "imagenet-train.npz"]
+    assert sorted(os.listdir(tmp_path / "beton")) == sorted(names)
 
 
 @pytest.mark.parametrize("kind", ["webp", "bmp", "tif", "png"])

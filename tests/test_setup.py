@@ -2,11 +2,14 @@
 
 import importlib.metadata
 import json
+import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LOCK_TEXT = (ROOT / "requirements.lock").read_text()
 LOCK = [Requirement(line) for line in LOCK_TEXT.splitlines() if line and not line.startswith("#")]
 PINS = {canonicalize_name(r.name): str(r.specifier).removeprefix("==") for r in LOCK}
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+TOML = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT, PACKAGES = TOML["project"], TOML["tool"]["setuptools"]["packages"]
 EXTRAS = PROJECT["optional-dependencies"]
 BOUNDS = [Requirement(text) for text in sum(EXTRAS.values(), PROJECT["dependencies"])]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
@@ -80,12 +84,37 @@ def test_lock_holds_all_that_its_packages_need():
 def test_environment_is_made_from_the_same_lock():
     [pip] = [item["pip"] for item in CONDA if isinstance(item, dict)]
     assert pip == ["--requirement requirements.lock", "--editable ."]
-    pins = dict(item.split("=") for item in CONDA if isinstance(item, str) and "=" in item)
+    pins = dict(item.split("=") for item in CONDA if isinstance(item, str) and "=" in item)  # pip brings the lock's setuptools
     assert pins.pop("python") in ("3.11", "3.12", "3.13")
     for name, version in pins.items():
         assert PINS[canonicalize_name(name)] == version
-    assert {"pip", "setuptools"} <= pins.keys()
-    assert {"cxx-compiler", "pkg-config", "libjpeg-turbo", "libopencv"} <= set(map(str, CONDA))
+    assert {"pip", "setuptools", "cxx-compiler", "pkg-config", "libjpeg-turbo", "libopencv"} <= set(map(str, CONDA))
+
+
+def test_in_condas_environment_make_uses_that(tmp_path):
+    def would(**variables):
+        words = ["make", "-C", ROOT, "-n", "book"]
+        return subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ | variables).stdout
+
+    assert f"\n{tmp_path}/bin/python book/build.py" in would(CONDA_DEFAULT_ENV="reslib", CONDA_PREFIX=str(tmp_path))
+    assert "\n.venv/bin/python book/build.py" in would(CONDA_DEFAULT_ENV="base", CONDA_PREFIX=str(tmp_path))
+
+
+def test_an_editable_install_is_a_path(tmp_path):
+    """So that `import reslib` finds it from the folder that holds the clone, a folder of the same name."""
+    clone = tmp_path / "reslib"
+    for name in PACKAGES:
+        (clone / name.replace(".", "/")).mkdir(parents=True)
+        (clone / name.replace(".", "/") / "__init__.py").write_text("here = True\n")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, clone)
+    code = f"from setuptools import build_meta; build_meta.build_editable({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=clone, check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        [path] = [wheel.read(name).decode().strip() for name in wheel.namelist() if name.endswith(".pth")]
+    code = f"import sys; sys.path.append({path!r}); import reslib; print(reslib.here)"
+    found = subprocess.run([sys.executable, "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True, env={})
+    assert found.stdout == "True\n", found.stderr
 
 
 def test_version_is_stated_once():

@@ -236,6 +236,16 @@ def test_the_plan_holds_every_recorded_run():
     assert (table.recorded <= table.runs).all() and (table.hours > 0).all()
 
 
+def test_the_sweeps_that_the_readme_shows_train_something(root, tmp_path, monkeypatch):
+    shown = re.findall(r"^    (.*)python -m reslib sweep --plan (\S+) --scale (\S+)", (root / "README.md").read_text(), re.M)
+    assert len(shown) == 2
+    for before, name, scale in shown:
+        with monkeypatch.context() as patched:
+            if "RESLIB_RECORDS=runs" in before:
+                patched.setenv("RESLIB_RECORDS", str(tmp_path))
+            assert missing(scale, name, tmp_path), f"--plan {name} --scale {scale}: all is recorded"
+
+
 def test_the_most_valuable_come_first_seed_by_seed():
     runs = list(plan.planned("paper"))
     names = [(group.name, recipe.net_name, recipe.seed) for group, recipe in runs]

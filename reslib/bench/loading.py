@@ -25,7 +25,7 @@ import torch
 
 from .. import data
 from ..data import convert, fast, tree
-from ..files import renamed
+from ..files import renamed, words
 from ..machine import environment
 from ..recipes import CIFAR, IMAGENET
 from ..record import folder as records_folder
@@ -161,7 +161,8 @@ def newest() -> Path:
     where = records_folder() / "bench"
     found = sorted(where.glob("load-*.json"), key=lambda p: (p.stem[-10:], p.name))
     if not found:
-        raise FileNotFoundError(f"no benchmark in {where}: make one with `python -m reslib bench load --write {where}`.")
+        command = words("python", "-m", "reslib", "bench", "load", "--write", where)
+        raise FileNotFoundError(f"no benchmark in {where}: make one with `{command}`.")
     return found[-1]
 
 

@@ -24,7 +24,7 @@ from .sources import data_folder
 from .tree import read, tree
 
 MODES = ("jpg", "raw")
-PAGE = 1 << 24  # bytes: no stored image may be larger
+PAGE = 1 << 24  # bytes: FFCV's unit of allocation, larger where an image is
 CHUNK = 100  # photographs that a worker looks at at a time
 
 
@@ -46,8 +46,8 @@ def centre(pixels: np.ndarray) -> np.ndarray:
     return small[top : top + crop, left : left + crop]
 
 
-def look(folder: Path, names: list[str]) -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray]:
-    """Each photograph's format and mode, and what is wrong with it ("": nothing); sums over centre crops of those in order.
+def look(folder: Path, names: list[str]) -> tuple[list[tuple[str, str, int]], np.ndarray, np.ndarray]:
+    """Each photograph's format and mode, what is wrong with it ("": nothing), bytes; sums over centre crops of those in order.
 
     A JPEG is damaged if its decoder complains, though it makes an image of it.
     """
@@ -55,11 +55,12 @@ def look(folder: Path, names: list[str]) -> tuple[list[tuple[str, str]], np.ndar
 
     found, total, moments = [], np.zeros((CENTRE[1], CENTRE[1], 3)), np.zeros((3, 3))
     for name in names:
-        kind = wrong = ""
+        kind, wrong, size = "", "", 0
         try:
             pixels, kind, data = read(folder / name)
             height, width = pixels.shape[:2]
-            if np.prod(reduced(height, width, 480)) * 3 > PAGE or max(height, width) >= 1 << 16:
+            size = max(3 * int(np.prod(reduced(height, width, 480))), len(data))
+            if max(reduced(height, width, 480)) >= 1 << 16:
                 wrong = f"{width}x{height} pixels are more than the format holds"
             elif kind in ("JPEG RGB", "JPEG L"):
                 raw = np.frombuffer(data, np.uint8)
@@ -67,7 +68,7 @@ def look(folder: Path, names: list[str]) -> tuple[list[tuple[str, str]], np.ndar
                     wrong = "its JPEG data are damaged"
         except ValueError as error:
             wrong = f"{error}".removeprefix(f"{folder / name} ").removesuffix(": mend or remove it.")
-        found.append((kind, wrong))
+        found.append((kind, wrong, size))
         if not wrong:
             crop = centre(pixels) / np.float32(255)
             total += crop
@@ -114,11 +115,6 @@ class Samples(NamedTuple):
         return pixels, self.labels[i], height, width
 
 
-def show(text) -> str:
-    """A name that is not UTF-8 can be printed too."""
-    return f"{text}".encode(errors="backslashreplace").decode()
-
-
 def convert(source: str | Path, out: str | Path, part: str, mode: str = "jpg", side: int = 480, jobs: int | None = None,
             skip_unreadable: bool = False) -> Path:  # fmt: skip
     """The .beton file of a part, "train" or "val", of an ImageFolder tree: out/beton/imagenet-<part>-<mode>-<side>.beton.
@@ -140,13 +136,13 @@ def convert(source: str | Path, out: str | Path, part: str, mode: str = "jpg", s
     found, total, moments = writer.apart(
         survey, images.folder, images.names, jobs, total=len(images.names), desc=f"checking {part}"
     )
-    bad = [i for i, (_, wrong) in enumerate(found) if wrong]
+    bad = [i for i, (_, wrong, _) in enumerate(found) if wrong]
     for i in bad:
-        print(f"unreadable: {show(images.folder / images.names[i])} ({show(found[i][1])})")
+        print(f"unreadable: {images.folder / images.names[i]} ({found[i][1]})".encode(errors="backslashreplace").decode())
     if len(bad) == len(found) or (bad and not skip_unreadable):
-        raise ValueError(f"{len(bad)} of {len(found):,} files cannot be read, {show(images.folder / images.names[bad[0]])} "
+        raise ValueError(f"{len(bad)} of {len(found):,} files cannot be read, {images.folder / images.names[bad[0]]} "
                          "first: mend or remove them, or leave them out with --skip-unreadable.")  # fmt: skip
-    keep = [i for i, (_, wrong) in enumerate(found) if not wrong]
+    keep = [i for i, (_, wrong, _) in enumerate(found) if not wrong]
     modes = [found[i][0].split()[1] for i in keep]
     about |= {"from": os.path.abspath(data_folder(source)), "unreadable": [images.names[i] for i in bad],
               "cmyk": modes.count("CMYK"), "greyscale": sum(mode[0] in "1LI" for mode in modes)}  # fmt: skip
@@ -154,7 +150,8 @@ def convert(source: str | Path, out: str | Path, part: str, mode: str = "jpg", s
     from ffcv.fields import IntField, RGBImageField
 
     fields = {"image": RGBImageField(mode), "label": IntField(), "height": IntField(), "width": IntField()}
-    writer.write(path, samples, fields, about, page=PAGE, workers=jobs, desc=path.name)
+    page = max(PAGE, 1 << (max(found[i][2] for i in keep) - 1).bit_length())
+    writer.write(path, samples, fields, about, page=page, workers=jobs, desc=path.name)
     if part == "train":
         keep_statistics(path.parents[1], total, moments, len(keep), images.sha256)
     return path

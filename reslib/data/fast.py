@@ -23,6 +23,8 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
+from ..files import words
+
 SCHEMA = 2  # of the sidecar; a file with another is written anew
 CROP = [("mode", "u1"), ("height", "<u2"), ("width", "<u2"), ("data_ptr", "<u8"),
         ("top", "<i8"), ("bottom", "<i8"), ("left", "<i8"), ("right", "<i8")]  # fmt: skip
@@ -66,7 +68,8 @@ def needed(path: Path, instead: str) -> None:
 
 
 def damaged(path: Path, what: str) -> ValueError:
-    again = "run `python -m reslib data imagenet`" if path.name.startswith("imagenet") else "they are made again"
+    again = words("python", "-m", "reslib", "data", "imagenet", "--from", "DIR", "--dir", path.parents[1])
+    again = f"run `{again}`" if path.name.startswith("imagenet") else "they are made again"
     return ValueError(f"{path} is damaged ({what}): delete it and {path.name}.json, and {again}.")
 
 

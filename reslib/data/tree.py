@@ -5,6 +5,7 @@ import io
 import json
 import os
 import warnings
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,11 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..files import say
+from ..files import say, words
 from . import fast
 from .sources import data_folder
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")  # that PIL reads
+
+CONVERT = ("python", "-m", "reslib", "data", "imagenet", "--from")
 
 
 class Tree(NamedTuple):
@@ -34,6 +37,13 @@ def _folders(folder: Path) -> list[str]:
     """Hidden ones are no classes, nor is the folder of our own files."""
     found = sorted(f.name for f in os.scandir(folder) if f.is_dir() and not f.name.startswith("."))
     return [name for name in found if name != "beton" or not any((folder / name).glob("imagenet-*"))]
+
+
+def _unused(folder: Path, used: list[str]) -> list[str]:
+    """The photographs in a folder, and the folders there, hidden ones too, that hold some and are not `used`."""
+    found = [f for f in sorted(folder.iterdir()) if f.name not in used]
+    shown = [f for f in found if any(g.name.lower().endswith(SUFFIXES) for g in chain([f], f.glob("*"), f.glob("*/*")))]
+    return [f.name + "/" * f.is_dir() for f in shown]
 
 
 def tree(folder: str | Path, part: str) -> Tree:
@@ -69,7 +79,7 @@ def tree(folder: str | Path, part: str) -> Tree:
             digest.update(os.fsencode(f"{names[-1]} {stat and (stat.st_size, stat.st_mtime_ns)}\n"))
         if len(names) == before:
             left_out.append(f"{name}/ (a class without photographs)")
-    left_out += [f.name for f in os.scandir(top) if f.is_file() and f.name.lower().endswith(SUFFIXES)]
+    left_out += _unused(top, found) + [f"../{name}" for name in (_unused(folder, ["train", "val"]) if split else [])]
     left = f"{top}: {len(left_out)} entries are not used, {left_out[0]!r} first" if left_out else ""
     if not names:
         left = left and f" ({left})"
@@ -88,6 +98,12 @@ def folder_of(data_dir: str | Path | None = None) -> Path:
     return data_folder(data_dir, holds=".")
 
 
+def again(folder: Path, note: dict) -> str:
+    """The command that makes a .beton file, whose sidecar this is, anew."""
+    skip = ["--skip-unreadable"] * bool(note["unreadable"])
+    return words(*CONVERT, note["from"], "--dir", folder, "--mode", note["mode"], "--short-side", note["side"], *skip)
+
+
 def sidecars(folder: Path, part: str) -> dict[Path, dict]:
     """The .beton files of a part, each with its sidecar: all of the same photographs, and of the same classes as the others.
 
@@ -101,7 +117,7 @@ def sidecars(folder: Path, part: str) -> dict[Path, dict]:
             same = known["part"] != note["part"] or known["source"] == note["source"]
             if not same or known["classes"] != note["classes"]:
                 raise ValueError(f"{other} and {path.name} are of different {'classes' if same else 'photographs'}: delete the "
-                                 "older one, and run `python -m reslib data imagenet` again.")  # fmt: skip
+                                 f"older one, and run `{again(folder, note)}`.")  # fmt: skip
         notes[path] = note
     return {path: note for path, note in notes.items() if note["part"] == part}
 
@@ -115,8 +131,8 @@ def stored(folder: Path, part: str, short: int) -> Path:
     found = [(note["mode"] != "raw", note["side"], path) for path, note in notes if note["side"] >= short]
     if not found:
         raise FileNotFoundError(
-            f"{folder / 'beton'} holds no imagenet-{part} file with a shorter side of {short} pixels: make it with `python "
-            f"-m reslib data imagenet --from DIR --dir {folder}`, or read the photographs themselves with backend='torch'."
+            f"{folder / 'beton'} holds no imagenet-{part} file with a shorter side of {short} pixels: make it with "
+            f"`{words(*CONVERT, 'DIR', '--dir', folder)}`, or read the photographs themselves with backend='torch'."
         )
     return min(found)[2]
 
@@ -132,9 +148,7 @@ def source(folder: Path, part: str) -> Tree:
     path, note = next(iter(notes.items()))
     images = tree(note["from"], part)
     if images.sha256 != note["source"]:
-        raise ValueError(
-            f"{images.folder} is not as it was when {path} was made of it: run `python -m reslib data imagenet` again."
-        )
+        raise ValueError(f"{images.folder} is not as it was when {path} was made of it: run `{again(folder, note)}`.")
     skipped = set(note["unreadable"])
     keep = [i for i, name in enumerate(images.names) if name not in skipped]
     return images._replace(names=[images.names[i] for i in keep], labels=images.labels[keep])

@@ -25,7 +25,7 @@ from types import SimpleNamespace
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..files import renamed
+from ..files import alone, renamed
 from . import fast
 
 PAGE = 1 << 21  # bytes: FFCV's unit of allocation, its smallest; no sample may be larger
@@ -113,27 +113,33 @@ def _write(path: str, samples, fields: dict, page: int, workers: int, tell: Call
     writer.DatasetWriter(path, fields, page, workers).from_indexed_dataset(samples)
 
 
+def _write_both(path: Path, samples, fields: dict, about: dict, page: int, workers: int, desc: str | None) -> None:
+    from ffcv.reader import Reader
+
+    with renamed(Path(f"{path}.json")) as note, renamed(path) as file:
+        apart(_write, file.name, samples, fields, page, workers, total=len(samples), desc=desc)
+        reader = Reader(file.name)
+        note.write(json.dumps({
+            "schema": fast.SCHEMA, "size": os.fstat(file.fileno()).st_size, "count": len(samples), "fields": list(fields),
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+            "head": reader.header.nbytes + reader.field_descriptors.nbytes + reader.metadata.nbytes,
+            "table": int(reader.header["alloc_table_ptr"]), "tables": hashlib.sha256(fast.tables(reader)).hexdigest(),
+            "versions": {"ffcv": version("ffcv"), "numpy": np.__version__}, **about,
+        }, indent=1).encode() + b"\n")  # fmt: skip
+
+
 def write(path: Path, samples, fields: dict, about: dict, *, page: int = PAGE, workers: int = 1, desc: str | None = None):
     """A .beton file and its sidecar, which holds `about` too. samples[i]: a value for each of `fields`, FFCV's.
 
     Raises OSError, naming it, where it cannot be written or a process of the writer is killed: then nothing of it stays.
     """
-    from ffcv.reader import Reader
-
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f"{path.name}*.part"):
-            if time.time() - left.stat().st_mtime > 3600:  # a killed process's
-                left.unlink(missing_ok=True)
-        with renamed(Path(f"{path}.json")) as note, renamed(path) as file:
-            apart(_write, file.name, samples, fields, page, workers, total=len(samples), desc=desc)
-            reader = Reader(file.name)
-            note.write(json.dumps({
-                "schema": fast.SCHEMA, "size": os.fstat(file.fileno()).st_size, "count": len(samples), "fields": list(fields),
-                "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-                "head": reader.header.nbytes + reader.field_descriptors.nbytes + reader.metadata.nbytes,
-                "table": int(reader.header["alloc_table_ptr"]), "tables": hashlib.sha256(fast.tables(reader)).hexdigest(),
-                "versions": {"ffcv": version("ffcv"), "numpy": np.__version__}, **about,
-            }, indent=1).encode() + b"\n")  # fmt: skip
+        with alone(path.parent, path.name):
+            if fast.is_of(path, about):  # another process's, while this one waited
+                return
+            for left in path.parent.glob(f"{path.name}*.part"):
+                if time.time() - left.stat().st_mtime > 3600:  # a killed process's
+                    left.unlink(missing_ok=True)
+            _write_both(path, samples, fields, about, page, workers, desc)
     except OSError as error:
         raise OSError(f"{path} could not be written, and no part of it is kept: {error.strerror or error}.") from error

@@ -197,7 +197,7 @@ def state(rows: pd.DataFrame) -> str:
 
 
 def summary(runs: pd.DataFrame | None = None) -> str:
-    """`state`, and a Markdown table of a row for each kind of evidence: which claims came out how."""
+    """`state`, a Markdown table of a row for each kind of evidence: which claims came out how, and what the claims are."""
     rows = all_verdicts(runs)
     lines = []
     for kind in KINDS.values():
@@ -205,7 +205,8 @@ def summary(runs: pd.DataFrame | None = None) -> str:
         words = of.verdict.str.replace(r" \(\d+ of \d+ sources\)| at initialisation", "", regex=True)
         found = "; ".join(f"{verdict}: {', '.join(ids)}" for verdict, ids in of.claim.groupby(words, sort=False))
         lines.append({"evidence": kind, "what it says of which claims": found or "no run yet"})
-    return f"{state(rows)}\n\n{pd.DataFrame(lines).to_markdown(index=False)}"
+    said = pd.DataFrame([{"claim": claim.id, "the paper says": claim.text} for claim in CLAIMS])
+    return "\n\n".join([state(rows), *(frame.to_markdown(index=False) for frame in (pd.DataFrame(lines), said))])
 
 
 def table(runs: pd.DataFrame | None = None) -> str:
