@@ -162,21 +162,23 @@ def score_map(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def views(image: Tensor, how: str, size: int = 224) -> list[Tensor]:
-    """What a test takes from a photograph, uint8 (3, H, W), for crops of `size`: the middle 256x256 pixels at a shorter side
-    of 256; "scales": the whole photograph at each of SIDES. Raises ValueError if it is too long for that.
+    """What a test takes from a photograph, uint8 (3, H, W), for crops of `size`: at a shorter side of 256 the "centre" crop,
+    or for "ten" the middle 256x256 pixels; "scales": the whole photograph at each of SIDES.
+
+    Raises ValueError if it is too long for that.
     """
     sides = [round(side * size / 224) for side in (SIDES if how == "scales" else (256,))]
     if how != "scales":
-        return [square(resized(image, sides[0]), sides[0])]
+        return [square(resized(image, sides[0]), size if how == "centre" else sides[0])]
     if max(image.shape[1:]) > LONGEST * min(image.shape[1:]):
         raise ValueError(f"it is {image.shape[2]} x {image.shape[1]} pixels, too long to be tested whole: use how='ten'.")
     return [resized(image, side) for side in sides]
 
 
 def crop_probabilities(entry: Entry, squares: Tensor, how: str) -> Tensor:
-    """Class probabilities (B, classes) of squares, in [0, 1], (B, 3, S, S): of the "centre" crop; of "ten" crops, averaged."""
+    """Class probabilities (B, classes) of `views` in [0, 1], (B, 3, S, S): of the "centre" crop; of "ten" crops, averaged."""
     size, mean, std = entry.size, entry.mean.to(squares.device), torch.as_tensor(entry.std, device=squares.device)
-    crops = ten_crop(squares, size, mean) if how == "ten" else (square(squares, size) - mean)[None]
+    crops = ten_crop(squares, size, mean) if how == "ten" else (squares - mean)[None]
     x = (crops / std).flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (k B, 3, size, size)
     return entry.net(x).softmax(1).view(len(crops), len(squares), -1).mean(0)
 

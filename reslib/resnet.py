@@ -211,8 +211,9 @@ IMAGENET_NETS = {
 def imagenet_resnet(depth: int, shortcut: str | None = "B", stride_on: str = "1x1", num_classes: int = 1000) -> ResNet:
     """The nets of Table 1: 18, 34 (basic blocks), 50, 101, 152 (bottlenecks). (B, 3, 224, 224) -> (B, num_classes).
 
-    Table 2 uses option A; Table 3's 50, 101 and 152 use B. Raises ValueError for a depth that Table 1 does not have, or an
-    unknown shortcut or stride_on.
+    Table 2 uses option A; Table 3's 50, 101 and 152 use B. torchvision's weights of these three are for stride_on="3x3": into
+    the paper's net, "1x1", they load without a word and compute something else. Raises ValueError for a depth that Table 1
+    does not have, or an unknown shortcut or stride_on.
     """
     if depth not in IMAGENET_NETS:
         raise ValueError(f"depth {depth!r} is not in Table 1: use one of {', '.join(map(str, IMAGENET_NETS))}.")
