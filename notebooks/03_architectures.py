@@ -110,10 +110,11 @@ say(
 
 # %% mystnb={"figure": {"caption": "Every residual net of Table 1, 152 layers included, costs less than VGG-16. Bars: billions of multiply-adds for one image of 224\u00d7224 pixels, counted from the modules. Diamonds: what the paper prints. VGG-16 is printed without its fully connected layers.", "name": "fig-counted"}, "image": {"alt": "Bars of multiply-adds. Residual nets rise from 1.8 billion at 18 layers to 11.3 at 152; VGG-16 has 15.5 and VGG-19 19.6 billion. The paper's diamonds lie at the ends of the bars."}} tags=["hide-input"]
 order = ["plain-34", *residual, "VGG-16", "VGG-19"]
-colours = ["#b04a00", *["#0b5394"] * len(residual), "0.6", "0.6"]
+colours = [plots.PLAIN_HUE, *[plots.RESIDUAL_HUE] * len(residual), "0.6", "0.6"]
 figure, ax = plt.subplots(figsize=(8, 3.2))
 ax.barh(order, [cost[name] for name in order], color=colours)
-ax.plot([PRINTED[name] for name in order], order, "D", color="black", mfc="white", ms=7, label="the paper")
+look = dict(color="black", mfc="white", ms=7, label="the paper")
+ax.plot([PRINTED[name] for name in order], order, "D", **look)
 ax.set(xlabel="multiply-adds (billions)")
 ax.invert_yaxis()
 ax.grid(False, axis="y")
@@ -212,24 +213,21 @@ for name in residual:
 written = pd.DataFrame(written)
 sizes = [str(conv1["size"]), *(str(size) for *_, size in stages("ResNet-18"))]
 written.insert(0, "output", [*sizes, "1", ""])
-look = {"vertical-align": "top", "text-align": "left"}
-written.style.set_properties(**look)
+written.style.set_properties(**{"vertical-align": "top", "text-align": "left"})
 
 # %% tags=["hide-cell"]
-ours = {}
+ours = {"table1.conv1.output_size": conv1["size"]}
 for name in residual:
     key = f"table1.{name.lower().replace('-', '')}"
     ours[f"{key}.flops"] = 1e9 * cost[name]
     for i, (blocks, layers, size) in enumerate(stages(name), 2):
         wide = int(paper[f"{key}.conv{i}_x.out_channels"])
-        narrow = wide // 4
-        assert layers in ([(3, wide)] * 2, [(1, narrow), (3, narrow), (1, wide)])
+        assert layers in ([(3, wide)] * 2, [(1, wide // 4), (3, wide // 4), (1, wide)])
         ours[f"{key}.conv{i}_x.blocks"] = blocks
         ours[f"{key}.conv{i}_x.out_channels"] = layers[-1][1]
         assert ours.setdefault(f"table1.conv{i}.output_size", size) == size
 ours |= {f"table1.conv1.{column}": conv1[column] for column in ("kernel", "stride")}
 ours |= {f"table1.maxpool.{column}": pool[column] for column in ("kernel", "stride")}
-ours["table1.conv1.output_size"] = conv1["size"]
 ours["table1.conv1.out_channels"] = conv1.channels
 ours["table1.fc.classes"] = frames["ResNet-18"].channels.iloc[-1]
 assert set(ours) == {key for key in paper if key.startswith("table1.")}
@@ -239,8 +237,7 @@ ours |= {f"s41.vgg{d}.flops": 1e9 * cost[f"VGG-{d}"] for d in (16, 19)}
 ours["s33.plain34.share_of_vgg19_flops"] = 100 * cost["plain-34"] / cost["VGG-19"]
 
 
-def agrees(key):
-    """Whether our number, rounded to the digits of the paper's, is the paper's."""
+def agrees(key):  # rounded to the digits of the paper's
     if key.endswith(".flops"):
         return f"{ours[key] / 1e9:.1f}" == f"{paper[key] / 1e9:.1f}"
     return (round(ours[key]) if "share" in key else ours[key]) == paper[key]
@@ -375,12 +372,13 @@ of_options = pd.DataFrame(rows).T.rename_axis(["net", "option"])
 against_a = of_options / of_options.xs("A", level="option") - 1
 
 # %% mystnb={"figure": {"caption": "Projections cost little in nets of basic blocks and much in nets of bottlenecks (50 and 152 layers on ImageNet). What options B and C add to a net with option A, in percent, counted; logarithmic scale.", "name": "fig-options"}, "image": {"alt": "Extra cost over option A. In nets of basic blocks option B adds at most 1.5 % and C about 5 %; in ResNet-50 and ResNet-152 B adds 3 to 12 % and C 76 to 90 %."}} tags=["hide-input"]
+LOOKS = list(zip("BC", "os", plots.shades(plots.RESIDUAL_HUE, 2), strict=True))
 figure, axes = plt.subplots(1, 2, sharey=True, figsize=(8, 3))
 for ax, what in zip(axes, ("parameters", "multiply-adds"), strict=True):
-    for option, look in {"B": ("o", "#e69f00"), "C": ("s", "#0b5394")}.items():
+    for option, marker, hue in LOOKS:
         extra = 100 * against_a[what].xs(option, level="option")
         label = f"option {option}"
-        ax.plot(extra, extra.index, look[0], color=look[1], ms=7, label=label)
+        ax.plot(extra, extra.index, marker, color=hue, ms=7, label=label)
     ax.set(xscale="log", xlabel=f"extra {what} (%)")
     ax.xaxis.set_major_formatter("{x:g}")
 axes[0].invert_yaxis()
@@ -589,8 +587,8 @@ say(
     f"Measured on {cpu_name()}, torch {torch.__version__}: one bottleneck, forward and "
     f"backward, takes {taken['A'] / taken[None]:.2f} times the processor time with an "
     f"identity that it takes without, and {taken['C'] / taken['A']:.2f} times that "
-    "with a projection. C18 is about counts: time also goes into what projections do not "
-    "double."
+    "with a projection. C18 is about counts: time also goes into what a projection "
+    "leaves as it is."
 )
 
 # %% [markdown]

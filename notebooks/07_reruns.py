@@ -244,8 +244,8 @@ by_net(trained, "train_error") if len(trained) else None
 if len(gap) and len(twins):
     say(
         f"{answer['C5']}. In test error ResNet-56 minus ResNet-20 is "
-        f"{told(sized(gap))} points; {agree(gap)} authors agree. In training error it is "
-        f"{told(sized(fit))} points; {agree(fit)} agree. At 56 layers the plain net is "
+        f"{told(sized(gap))} points; {agree(gap)} authors agree. In training error it "
+        f"is {told(sized(fit))} points; {agree(fit)} agree. At 56 layers the plain net is "
         f"{told(sized(twins))} points worse than its twin; {agree(twins)} agree."
     )
 
@@ -396,9 +396,9 @@ table.style.format(precision=2, na_rep="")
 # [CIFAR-10 and analysis](05_cifar_analysis.ipynb).
 
 # %% mystnb={"figure": {"caption": "Smaller with a shortcut, and smaller in the deeper residual net, in all weights that were published. Difference of the median layer's response (standard deviation after batch normalisation, before the addition or the ReLU), in percent of the second net's, measured by us.", "name": "tab-reruns-responses"}} tags=["hide-input"]
-table = found["C15"].assign(difference=found["C15"].effect.map("{:.0f} %".format))
-table = table[["comparison", "author", "difference"]]
-table.set_index("comparison").map(minus)
+table = found["C15"].set_index("comparison")
+effects = table.effect.map("{:.0f} %".format).map(minus)
+table[["author"]].assign(difference=effects)
 
 # %% [markdown]
 # ## What does the best of all epochs hide?
@@ -434,7 +434,9 @@ if len(price):
 
 # %% mystnb={"figure": {"caption": "Final test error (%) of the paper's recipe by training set, means over n authors, and their difference with a 95 % Welch interval where each side has at least two authors. A positive difference: fewer images, a higher error.", "name": "tab-reruns-split"}} tags=["hide-input"]
 def side_by_side(a, b):  # each mean, and their difference with its Welch interval
-    sides = [f"{x.mean():.2f} (n = {len(x)})" if len(x) else "" for x in (a, b)]
+    means = [minus(f"{x.mean():.2f}") if len(x) else "" for x in (a, b)]
+    sides = zip(means, map(len, (a, b)), strict=True)
+    sides = [f"{mean} (n = {n})" if n else "" for mean, n in sides]
     if not (len(a) and len(b)):
         return [*sides, ""]
     difference = f"{a.mean() - b.mean():.2f}"
@@ -494,7 +496,8 @@ lines = {}
 for what, part in gaps.items():
     k, m = int(part.agrees.sum()), len(part)
     silent = max(math.floor(k / public.SHARE) - m + 1, 0)
-    lines[what] = f"{k} of {m}", f"{stats.binomtest(k, m).pvalue:.1g}", silent
+    p = stats.binomtest(k, m).pvalue
+    lines[what] = f"{k} of {m}", f"{p:.3f}" if p >= 0.001 else "< 0.001", silent
 columns = ["agree", "sign test, p", "silent sources"]
 pd.DataFrame(lines, index=columns).T
 
