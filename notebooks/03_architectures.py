@@ -131,7 +131,7 @@ _ = ax.legend()
 # shortcut round every two layers.
 #
 # **Prediction.** By the formula, half of $H$ and of $W$ with twice $C_\mathrm{in}$ and $C_\mathrm{out}$ leaves the cost as it is. So
-# one 3×3 layer of 64 filters on a map of 56 pixels tells the cost of all of them:
+# one 3×3 layer of 64 filters on a map of 56 pixels has the cost of all of them:
 
 # %%
 predicted = 3**2 * 64 * 64 * 56 * 56

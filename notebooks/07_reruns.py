@@ -22,7 +22,7 @@
 # > **The paper says:** a deeper plain net fits its own training set worse, shortcuts reverse this, and the gain lasts to 110
 # > layers; ResNet-1202 overfits.
 # >
-# > **We see:** every public rerun that tells finds plain-56 worse than plain-20. All but one find ResNet-56 better than
+# > **We see:** every public rerun that reports both finds plain-56 worse than plain-20. All but one find ResNet-56 better than
 # > ResNet-20, and most find ResNet-110 a little better than ResNet-56. On ResNet-1202 they are too few.
 # >
 # > **Why they agree:** what depth costs plain nets, and what shortcuts bring, is several times larger than the spread over seeds and
@@ -163,7 +163,7 @@ say(table.to_markdown(index=False))
 # - **The paper's recipe**: 64,000 iterations, batch 128, weight decay 0.0001, a learning rate of 0.1 divided by ten at a half and
 #   at three quarters, crops and flips. **Near**: one or two departures, such as 200 epochs, Nesterov momentum or a weight decay
 #   of 0.0005. **Far**: another optimiser, no weight decay, other images, colour augmentation, or an error that no paper recipe
-#   reaches. A far recipe tells an order; the size of its difference is another experiment's.
+#   reaches. A far recipe shows an order; the size of its difference is another experiment's.
 # - **Final** is the error after the last iteration. **Best** is the lowest of all test errors, chosen on the test set.
 #   **Unclear**: the source does not say which.
 #
