@@ -114,7 +114,7 @@ colours = [plots.PLAIN_HUE, *[plots.RESIDUAL_HUE] * len(residual), "0.6", "0.6"]
 figure, ax = plt.subplots(figsize=(8, 3.2))
 ax.barh(order, [cost[name] for name in order], color=colours)
 look = dict(color="black", mfc="white", ms=7, label="the paper")
-ax.plot([PRINTED[name] for name in order], order, "D", **look)
+ax.plot([PRINTED[name] for name in order], range(len(order)), "D", **look)
 ax.set(xlabel="multiply-adds (billions)")
 ax.invert_yaxis()
 ax.grid(False, axis="y")
@@ -307,8 +307,7 @@ pd.concat([shown, fits.T.astype(str)]).fillna("")
 
 # %% mystnb={"figure": {"caption": "Fig. 3 of the paper, drawn from the modules: VGG-19, the plain net of 34 layers, the residual net of 34 layers, level where their maps have one size. \u201c/2\u201d is a stride of 2; the number after a kernel is that of filters. Dotted shortcuts are where the dimensions grow.", "name": "fig-architectures"}, "image": {"alt": "Three columns of layers: VGG-19 with 16 convolutions and 3 fully connected layers, the plain net with 33 convolutions and 1, and the residual net with the same layers and 16 shortcuts, 3 of them dotted."}}
 plt.figure(figsize=(7, 13))
-drawn = {name: frames[name] for name in ("VGG-19", "plain-34", "ResNet-34")}
-_ = plots.architecture(drawn)
+plots.architecture({n: frames[n] for n in ("VGG-19", "plain-34", "ResNet-34")})
 kinds = frames["ResNet-34"].kind.value_counts()
 assert (kinds["add"], kinds["identity"], kinds["zero padding"]) == (16, 13, 3)
 
@@ -378,8 +377,9 @@ for ax, what in zip(axes, ("parameters", "multiply-adds"), strict=True):
     for option, marker, hue in LOOKS:
         extra = 100 * against_a[what].xs(option, level="option")
         label = f"option {option}"
-        ax.plot(extra, extra.index, marker, color=hue, ms=7, label=label)
+        ax.plot(extra, range(len(extra)), marker, color=hue, ms=7, label=label)
     ax.set(xscale="log", xlabel=f"extra {what} (%)")
+    ax.set_yticks(range(len(extra)), extra.index)
     ax.xaxis.set_major_formatter("{x:g}")
 axes[0].invert_yaxis()
 _ = axes[0].legend(fontsize="small")
