@@ -15,7 +15,7 @@ from . import __version__
 from .bench.commands import Device, expanded
 from .bench.commands import app as bench_app
 from .machine import in_a_line
-from .recipes import CIFAR, SCALES
+from .recipes import CIFAR, IMAGENET, SCALES
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(bench_app, name="bench")
@@ -90,32 +90,37 @@ def imagenet_data(source, folder, mode, side, jobs, skip_unreadable) -> None:
 
 @app.command()
 def train(
-    scale: Annotated[str, typer.Option(help=", ".join(SCALES))] = "pocket",
-    depth: Annotated[int, typer.Option(help="layers: 20, 32, 44, 56, 110, any 6n+2")] = 20,
+    data: Annotated[str, typer.Option(help="cifar10, or imagenet: an ImageFolder tree, or .beton files")] = "cifar10",
+    scale: Annotated[str | None, typer.Option(help=f"{', '.join(SCALES)}; default: pocket; imagenet: paper")] = None,
+    depth: Annotated[int | None, typer.Option(help="layers: 20 (default), 32, 44, 56, 110, any 6n+2; imagenet: 18, 34 "
+                                              "(default), 50, 101, 152")] = None,
     shortcut: Annotated[str, typer.Option(help="A, B, C, or none: a plain net")] = "A",
     seed: int = 0,
     change: Annotated[list[str] | None, typer.Option("--set", help="any other field, as FIELD=VALUE, e.g. batch=64")] = None,
-    out: Annotated[
-        Path, typer.Option(help="folder for the record and, while running, the checkpoint", callback=expanded)
-    ] = Path("runs"),
-    data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
+    out: Annotated[Path, typer.Option(help="folder for the record and, meanwhile, the checkpoint",
+                                      callback=expanded)] = Path("runs"),
+    data_dir: Annotated[Path | None, typer.Option(help="imagenet: DIR/{train,val}/<class>/; default: $RESLIB_DATA, else "
+                                                  "./data")] = None,
     backend: Annotated[str, typer.Option(help="auto, ffcv, array, torch")] = "auto",
     device: Device = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice")] = None,
     anew: Annotated[bool, typer.Option(help="start over: take up neither checkpoint nor record")] = False,
-):
+):  # fmt: skip
     """Carry out a run; go on from its checkpoint if it was interrupted."""
     from .trainer import train as run
 
     fields = dict(split_field(words) for words in change or [])
     option = None if shortcut.lower() == "none" else shortcut
-    recipe = replace(
-        replace(CIFAR, depth=depth, shortcut=option, seed=seed, layers=fields.pop("layers", 2)).at(scale), **fields
-    )
+    if data not in ("cifar10", "imagenet"):
+        raise ValueError(f"data set {data!r} is unknown: use cifar10 or imagenet.")
+    base, scale = (CIFAR, scale or "pocket") if data == "cifar10" else (IMAGENET, scale or "paper")
+    first = {"depth": depth or base.depth, "shortcut": option, "seed": seed, "layers": fields.pop("layers", 2)}
+    recipe = replace(replace(base, **first).at(scale), **fields)
     if threads:
         torch.set_num_threads(threads)
     read_only = not anew and (out / f"{recipe.name}.json").exists()
-    record = run(recipe, data_dir=data_dir, out_dir=out, resume=not anew, device=device, backend=backend)
+    if (record := run(recipe, data_dir=data_dir, out_dir=out, resume=not anew, device=device, backend=backend)) is None:
+        return  # under torchrun, a rank that does not record
     if read_only:
         print(f"{record.provenance()}: only read; --anew carries it out again", file=sys.stderr)
     final = record.final

@@ -26,6 +26,9 @@ class State:
     step: int = 0  # iterations done
     lr: float | None = None  # of the last iteration
     warm_at: int | None = None  # the iteration at which the warm-up ended
+    lowest: float | None = None  # validation error so far, of the plateau's criterion; percent
+    waited: int = 0  # validation passes since then, or since the last division
+    drops: int = 0  # times that the learning rate was divided by 10 at a plateau
     window: list[int] = field(default_factory=list)  # wrong images in each of the last WARMUP_WINDOW steps of the warm-up
     loss_sum: float = 0.0  # since the last row of the curve
     wrong: int = 0
@@ -35,6 +38,7 @@ class State:
     seconds: float = 0.0  # in all
     step_seconds: float = 0.0  # in training steps
     start: str = ""
+    photographs: dict = field(default_factory=dict)  # how many, of how many classes, and read by which backend
     threads: int = 0
     beside: int = 1  # runs that shared the device, this one included; the most
     rounded: list[int] = field(default_factory=list)  # iterations at which it was taken up from half precision, as once on GPUs

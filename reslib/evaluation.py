@@ -72,23 +72,28 @@ def recomputed_bn(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) ->
     return model.eval()
 
 
-def whole(recipe: Recipe, split: str, device: torch.device, data_dir=None):
-    """All images of a split, not augmented, in their order, by the array backend: the same bits as from any other."""
-    wide = {} if device.type == "cpu" else {"batch": BATCH, "bn_batch": None}
-    return data.loader(replace(recipe, **wide), split, data_dir=data_dir, augment=False, backend="array", device=device)
+def whole(recipe: Recipe, split: str, device: torch.device, data_dir=None, backend: str = "array", workers: int = 1,
+          shard: tuple[int, int] = (0, 1)):  # fmt: skip
+    """All images of a split, not augmented, in their order; CIFAR's by the array backend: the same bits as from any other."""
+    wide = {} if device.type == "cpu" or recipe.data == "imagenet" else {"batch": BATCH, "bn_batch": None}
+    where = dict(data_dir=data_dir, backend=backend, device=device, workers=workers, shard=shard)
+    return data.loader(replace(recipe, **wide), split, augment=False, **where)
 
 
-def final_passes(net: nn.Module, recipe: Recipe, data_dir=None) -> tuple[dict, Tensor]:
+def final_passes(net: nn.Module, recipe: Recipe, data_dir=None, **reading) -> tuple[dict, Tensor]:
     """A trained net's errors (percent) and losses (nats), and the classes (N,) that it predicts of the test images.
 
     train_*: a clean pass over the training images; *_recomputed_bn: with BN statistics recomputed over these;
-    identity_extension: a plain net of less than EXTENDED_DEPTH layers extended to it (C21).
+    identity_extension: a plain CIFAR net of less than EXTENDED_DEPTH layers extended to it (C21). reading: backend and workers
+    for photographs, whose test images are those of val; theirs is test_top5_error too.
     """
-    train, test, *val = (
-        whole(recipe, split, _device(net), data_dir) for split in ("train", "test", *(["val"] if recipe.split != "50k" else []))
-    )
+    splits, photographs = ["train", "test"] + ["val"] * (recipe.split != "50k"), recipe.data == "imagenet"
+    train, test, *val = (whole(recipe, split, _device(net), data_dir, **reading) for split in splits)
+    mixed = train  # CIFAR's order has the classes mixed, a tree's has not
+    if photographs:
+        mixed = data.loader(recipe, "train", data_dir=data_dir, device=_device(net), **reading)
     logits, labels = predict(net, test)
-    tested, trained, recomputed = score(logits, labels), evaluate(net, train), evaluate(recomputed_bn(net, train), test)
+    tested, trained, recomputed = score(logits, labels), evaluate(net, train), evaluate(recomputed_bn(net, mixed), test)
     final = {
         "train_error": trained["top1_error"], "train_loss": trained["loss"],
         "test_error": tested["top1_error"], "test_loss": tested["loss"],
@@ -96,7 +101,9 @@ def final_passes(net: nn.Module, recipe: Recipe, data_dir=None) -> tuple[dict, T
     }  # fmt: skip
     if val:
         final["val_error"] = evaluate(net, val[0])["top1_error"]
-    if recipe.shortcut is None and recipe.layers == 2 and recipe.depth < probes.EXTENDED_DEPTH:
+    if photographs:
+        final["test_top5_error"] = tested["top5_error"]
+    elif recipe.shortcut is None and recipe.layers == 2 and recipe.depth < probes.EXTENDED_DEPTH:
         deep = probes.extend_by_identity(net, probes.EXTENDED_DEPTH)
         final["identity_extension"] = {
             "depth": probes.EXTENDED_DEPTH,

@@ -107,6 +107,26 @@ def environment(device: torch.device, threads: int, compiled: bool = False) -> d
     }
 
 
+def provenance(state, here: dict) -> dict:
+    """A record's environment: this machine's and, of a run that was taken up, what came before, on other code or machines."""
+    stretch = {"step": state.step} | here
+    if not state.machines or state.machines[-1] | {"step": state.step} != stretch:
+        state.machines.append(stretch)
+    if state.rounded:
+        here["rounded_at"] = state.rounded
+    if len(state.machines) > 1:
+        unclean = [one["dirty"] for one in state.machines]
+        here["dirty"] = True if True in unclean else None if None in unclean else False
+        told = ("step", "commit", "dirty", "device", "threads", "torch", "compiled", "ranks")
+        here["earlier"] = [{name: one[name] for name in told if name in one} for one in state.machines[:-1]]
+    return here
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def warn_if_no_evidence(environment: dict) -> None:
     """Say at the start what would be held against the record at the end."""
     if environment["dirty"] is not False:

@@ -45,14 +45,19 @@ class Recipe:
     weight_decay: float = 1e-4
     decay_bn: bool = True  # on BN's scale and shift too, as in Caffe
     momentum_form: str = "pytorch"  # v = m v + g, w -= lr v; "caffe": v = m v + lr g, w -= v, which differs where lr changes
-    bn_batch: int | None = None  # images over which BN's statistics are taken; None: the whole batch; 64: two GPUs
+    bn_batch: int | None = None  # images over which BN's statistics are taken, and of a pass, the gradients being added up;
+    # None: the whole batch, however many GPUs share it; 64: as the paper's two GPUs
     precision: str = "tf32"  # of the step: "tf32" (a GPU's convolutions; a CPU knows only fp32), or "bf16" (autocast)
     warmup_lr: float | None = None  # section 4.2, ResNet-110: this rate, 0.01, ...
     warmup_until: float = 80.0  # ... until the running training error (percent, over 50 steps) is below this
 
-    short_side: tuple[int, int] | None = None  # pixels: ImageNet's scale augmentation, drawn from this range
+    short_side: tuple[int, int] | None = None  # ImageNet's scale augmentation: the shorter side is drawn from this range,
+    # in pixels for crops of 224; at another `size` in proportion: size=64 draws from [73, 137]
     colour: float = 0.0  # standard deviation of the PCA colour augmentation
-    plateau: bool = False  # divide the learning rate by 10 when the error stops falling, instead of at milestones
+    plateau: bool = False  # divide the learning rate by 10 where the validation error stops falling, instead of at milestones:
+    plateau_patience: int = 5  # where more passes in a row than this, one every eval_every steps, brought no lowest error, ...
+    plateau_threshold: float = 0.1  # ... lower by more than these percentage points than the one before, ...
+    plateau_drops: int = 3  # ... and so many times at most
 
     seed: int = 0  # of the weights and of every decision in draws.py; pilots use 1000 and above
 
@@ -75,6 +80,9 @@ class Recipe:
         for name in ("clip", "fc_std"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise ValueError(f"{name} is {value!r}: it must be above 0, or null.")
+        for name in ("plateau_patience", "plateau_threshold", "plateau_drops"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be at least 0.")
         if not 0 <= self.pad <= 127:
             raise ValueError(f"pad is {self.pad!r}: it must be between 0 and 127 pixels.")
         object.__setattr__(self, "milestones", tuple(self.milestones))
@@ -88,10 +96,21 @@ class Recipe:
             if self.depth not in resnet.IMAGENET_NETS or (self.shortcut is None and self.depth not in (18, 34)):
                 raise ValueError(f"depth {self.depth} is not an ImageNet net of the paper: Table 1 has 18, 34, 50, 101, 152 "
                                  "(plain: 18, 34).")  # fmt: skip
+            for name in ("layers", "split", "border"):
+                if getattr(self, name) != getattr(Recipe, name):
+                    raise ValueError(f"{name} is for CIFAR recipes: an ImageNet net has no use for it.")
+            if self.size < 64:
+                raise ValueError(f"size is {self.size}: crops of photographs must be at least 64 pixels wide.")
+            if self.plateau and self.milestones:
+                raise ValueError("a plateau and milestones do not go together: set plateau=false, or milestones=[].")
+            low, high = self.short_side or (224, 224)
+            if not 224 <= low <= high < 2**12:
+                raise ValueError(f"short_side is {self.short_side}: it must rise, from 224 pixels, the crop's, or more.")
         else:
             resnet.cifar_blocks(self.depth, self.layers)
             for f in fields(self):
-                if f.name in ("stride_on", "short_side", "colour", "plateau") and getattr(self, f.name) != f.default:
+                imagenet = f.name in ("stride_on", "short_side", "colour") or f.name.startswith("plateau")
+                if imagenet and getattr(self, f.name) != f.default:
                     raise ValueError(f"{f.name} is for ImageNet recipes: a CIFAR net has no use for it.")
         for f in fields(self):  # 0 and 0.0 have one id
             if f.type in (float, float | None) and (value := getattr(self, f.name)) is not None:
@@ -117,10 +136,10 @@ class Recipe:
         """The same recipe with so many iterations before the others: milestones and the end come later."""
         return replace(self, steps=self.steps + extra, milestones=tuple(m + extra for m in self.milestones))
 
-    def net(self) -> resnet.ResNet:
-        """The untrained net, He-initialised from the recipe's seed."""
+    def net(self, classes: int | None = None) -> resnet.ResNet:
+        """The untrained net, He-initialised from the recipe's seed. classes: a tree's; None: ImageNet's 1,000, CIFAR's 10."""
         if self.data == "imagenet":
-            net = resnet.imagenet_resnet(self.depth, self.shortcut, self.stride_on)
+            net = resnet.imagenet_resnet(self.depth, self.shortcut, self.stride_on, classes or 1000)
         else:
             net = resnet.cifar_resnet(self.depth, self.shortcut, self.layers)
         return resnet.he_init(net, self.seed, self.init, self.fc_std)
@@ -232,6 +251,12 @@ DEPARTURES = (
     ("He initialisation", "by fan-in or fan-out", "fan-in, the fully connected layer included"),
     ("warm-up", "whether its steps count among the 64k", "they do"),
     ("zero channels", "where option A puts them", "after the copied ones (the same function up to a permutation)"),
+    (
+        "plateau",
+        "when the error has stopped falling",
+        f"when more than {IMAGENET.plateau_patience} validation passes in a row, one every {IMAGENET.eval_every:,} steps, "
+        f"brought no error lower by more than {IMAGENET.plateau_threshold:g} points; {IMAGENET.plateau_drops} times at most",
+    ),
     ("ImageNet's mean image", "the mean of which pixels", "of 224x224 centre crops at a shorter side of 256"),
     ("colour augmentation", "in which units an eigenvalue is meant", "of the covariance of pixels in [0, 1]"),
     ("resizing", "how, and when", "ffcv: the crop alone, at whole pixels, by area; torch: the photograph, antialiased"),

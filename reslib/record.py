@@ -20,7 +20,7 @@ import numpy as np
 from torch import nn
 
 from .files import path_of, renamed, words
-from .recipes import Recipe, needed
+from .recipes import IMAGENET, Recipe, needed
 from .weights import trained_net, write_weights
 
 if TYPE_CHECKING:  # a second to import, and training needs none of it
@@ -37,7 +37,7 @@ class Record:
     """What a run left behind. Errors are in percent, losses in nats, time in seconds."""
 
     recipe: Recipe
-    data: dict  # name, sha256 of the bytes used, counts of train, val, test
+    data: dict  # name, sha256 of the bytes used, counts of train, val, test; of photographs also of classes
     environment: dict  # commit, dirty, versions, device, threads, compiled, deterministic
     backend: str
     time: dict  # start (UTC), seconds, images_per_second; beside: runs that its sweep kept on the device at once, most
@@ -59,8 +59,8 @@ class Record:
         return self.recipe.name
 
     def predictions(self) -> np.ndarray:
-        """The predicted classes of the test images, uint8 (n,), in their order."""
-        return unpack(self.test_predictions)
+        """The predicted classes of the test images, uint8 or uint16 (n,), in their order."""
+        return unpack(self.test_predictions, self.data.get("classes", 10))
 
     def net(self) -> nn.Module:
         """The trained net, on the CPU, in test mode, from the weights beside the record.
@@ -119,14 +119,14 @@ def weights_sha256(net: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def pack(classes: np.ndarray) -> str:
-    """Classes (n,) below 256 as text: zlib, base64."""
-    return base64.b64encode(zlib.compress(classes.astype(np.uint8).tobytes(), 9)).decode()
+def pack(classes: np.ndarray, of: int = 10) -> str:
+    """Classes (n,), out of so many, as text: bytes, or above 256 two each, the lower first; zlib, base64."""
+    return base64.b64encode(zlib.compress(classes.astype("u1" if of <= 256 else "<u2").tobytes(), 9)).decode()
 
 
-def unpack(packed: str) -> np.ndarray:
-    """The classes, uint8 (n,), of `pack`'s text."""
-    return np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.uint8)
+def unpack(packed: str, of: int = 10) -> np.ndarray:
+    """The classes, uint8 or uint16 (n,), of `pack`'s text."""
+    return np.frombuffer(zlib.decompress(base64.b64decode(packed)), "u1" if of <= 256 else "<u2")
 
 
 def write(record: Record, folder: str | Path, net: nn.Module | None = None) -> Path:
@@ -226,9 +226,11 @@ def recorded(recipes: list[Recipe]) -> tuple[list[Record], list[Recipe]]:
 
 def command(recipe: Recipe, *where: object) -> str:
     """The shell command that carries out a recipe and records it; where: options in place of the folder of the evidence."""
-    base = Recipe().at(recipe.scale).as_dict()
+    imagenet = recipe.data == "imagenet"
+    base = (IMAGENET if imagenet else Recipe().at(recipe.scale)).as_dict()
     changed = {k: v for k, v in recipe.as_dict().items() if v != base[k]}
-    said = ["python", "-m", "reslib", "train", "--scale", recipe.scale]
+    said = ["python", "-m", "reslib", "train"]
+    said += ["--data", "imagenet", "--data-dir", "DIR"] if imagenet else ["--scale", recipe.scale]
     for name in ("depth", "shortcut", "seed"):
         said += [f"--{name}", changed.pop(name) or "none"] if name in changed else []
     for name, value in changed.items():

@@ -1,5 +1,8 @@
 """Section 4.2's iteration: the learning rate, the step of SGD, and the variants that the paper leaves open."""
 
+import math
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -10,11 +13,14 @@ from .recipes import Recipe
 WARMUP_WINDOW = 50  # steps over which C14's training error is averaged
 
 
-def lr_at(recipe: Recipe, step: int, warm: bool = True) -> float:
-    """The learning rate of iteration `step` (from 0): divided by 10 at each milestone; while not `warm`, the warm-up's."""
+def lr_at(recipe: Recipe, step: int, warm: bool = True, drops: int = 0) -> float:
+    """The learning rate of iteration `step` (from 0): divided by 10 at each milestone; while not `warm`, the warm-up's.
+
+    drops: how often a plateau has divided it.
+    """
     if recipe.warmup_lr is not None and not warm:
         return recipe.warmup_lr
-    return recipe.lr * 0.1 ** sum(step >= m for m in recipe.milestones)
+    return recipe.lr * 0.1 ** (sum(step >= m for m in recipe.milestones) + drops)
 
 
 def watch_warmup(recipe: Recipe, state: State, wrong: int) -> None:
@@ -25,19 +31,40 @@ def watch_warmup(recipe: Recipe, state: State, wrong: int) -> None:
         state.warm_at = state.step + 1
 
 
-def train_step(net: nn.Module, optimizer, images: Tensor, labels: Tensor, clip: float | None = None) -> tuple[Tensor, Tensor]:
+def watch_plateau(recipe: Recipe, state: State, error: float) -> None:
+    """Count the validation passes that brought no new lowest error (percent); where they are too many, divide the rate by 10.
+
+    Section 3.4, "when the error plateaus", as torch's ReduceLROnPlateau has it with threshold_mode="abs".
+    """
+    if state.lowest is None or error < state.lowest - recipe.plateau_threshold:
+        state.lowest, state.waited = error, 0
+        return
+    state.waited += 1
+    if state.waited > recipe.plateau_patience:
+        state.drops, state.waited = min(state.drops + 1, recipe.plateau_drops), 0
+
+
+def train_step(net: nn.Module, optimizer, images: Tensor, labels: Tensor, clip: float | None = None, part: int | None = None,
+               before_last=nullcontext) -> tuple[Tensor, Tensor]:  # fmt: skip
     """One iteration of SGD. Returns the batch's loss (nats, before the step) and how many of its images were wrong.
 
     clip: where the L2 norm of all gradients together is larger, they are scaled down to it; None: never.
+    part: images of a pass; their gradients are added up, and BN takes its statistics over these; None: the whole batch.
+    before_last: a context for every pass but the last.
     """
     optimizer.zero_grad(set_to_none=True)
-    logits = net(images)  # (B, classes)
-    loss = cross_entropy(logits, labels)
-    loss.backward()
+    losses, wrong, parts = [], [], list(zip(images.split(part or len(images)), labels.split(part or len(images)), strict=True))
+    for number, (x, y) in enumerate(parts, 1):
+        with before_last() if number < len(parts) else nullcontext():
+            logits = net(x)  # (b, classes)
+            loss = cross_entropy(logits, y) * (len(y) / len(labels))
+            loss.backward()
+        losses.append(loss.detach())
+        wrong.append((logits.argmax(1) != y).sum())
     if clip is not None:
         nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
     optimizer.step()
-    return loss.detach(), (logits.argmax(1) != labels).sum()
+    return sum(losses), sum(wrong)
 
 
 def optimizer_for(recipe: Recipe, net: nn.Module) -> torch.optim.SGD:
@@ -57,11 +84,6 @@ def rescale_momentum(optimizer, ratio: float) -> None:
             buffer.mul_(ratio)
 
 
-def ghost_batch_norm(net: nn.Module, images: int):
-    """The net applied to so many images at a time, so that BN takes its statistics over these (a batch over several GPUs)."""
-    return lambda x: torch.cat([net(part) for part in x.split(images)])
-
-
 def in_bf16(net: nn.Module):
     """The net applied in bfloat16 where that is safe (torch.autocast), its logits cast to float32; weights stay float32."""
 
@@ -70,3 +92,12 @@ def in_bf16(net: nn.Module):
             return net(x).float()
 
     return apply
+
+
+def check(recipe: Recipe, state: State, found: dict) -> None:
+    """Raises FloatingPointError, with the iteration and the learning rate, if a number is not finite: the run diverged."""
+    for name, values in found.items():
+        for value in values if isinstance(values, list) else [values]:
+            if isinstance(value, float) and not math.isfinite(value):
+                where = f"after {state.step:,} iterations, at a learning rate of {state.lr or recipe.lr:g}"
+                raise FloatingPointError(f"{recipe.name}: the {name.replace('_', ' ')} is {value} {where}: it diverged.")

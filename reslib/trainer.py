@@ -7,12 +7,9 @@ enough to pay for that (machine.py; `python -m reslib bench step`); on a GPU it 
 """
 
 import contextlib
-import hashlib
-import math
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -25,34 +22,26 @@ from tqdm.auto import tqdm
 from . import data, evaluation, machine, probes
 from .checkpoint import LOCK_SECONDS, State, between_steps, load_checkpoint, locked, save_checkpoint
 from .cuda_graph import CAPTURE, GraphedStep
+from .distributed import Ranks
 from .files import drawing_seconds, path_of, writable
-from .machine import device_of
+from .machine import device_of, provenance
 from .recipes import Recipe, needed
 from .record import COLUMNS, Record, pack, read, short, weights_sha256, write
-from .sgd import ghost_batch_norm, in_bf16, lr_at, optimizer_for, rescale_momentum, train_step, watch_warmup
+from .sgd import check, in_bf16, lr_at, optimizer_for, rescale_momentum, train_step, watch_plateau, watch_warmup
 
 CHECKPOINT_SECONDS = 60  # between checkpoints
 
 
-def stream(recipe: Recipe, step: int, **where) -> Iterator[tuple[Tensor, Tensor]]:
-    """Training batches from iteration `step` on, epoch after epoch, without end. Arguments as `data.loader`."""
-    per_epoch = len(data.loader(recipe, "train", **where))
-    while True:
-        epoch, start = divmod(step, per_epoch)
-        for batch in data.loader(recipe, "train", epoch=epoch, start_batch=start, **where):
-            yield batch
-            step += 1
-
-
 def train(recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume: bool = True, device=None,
-          backend: str = "auto", steps_done=None) -> Record:  # fmt: skip
+          backend: str = "auto", steps_done=None) -> Record | None:  # fmt: skip
     """Carry out a recipe and write its record and weights into `out_dir`; returns the record: its `net()` is the trained net.
 
     resume: take up the checkpoint in `out_dir`, if there is one, with its number of threads; a finished run is only read.
     device=None: a GPU if there is one. steps_done: a shared number whose `value` is kept at the iterations done, instead of a
-    progress bar. Ctrl-C, SIGTERM and SIGHUP stop a run after its iteration, with a checkpoint. Raises as `data.loader` and
-    `device_of`; ValueError for a damaged checkpoint or record, or a run that another process is at; OSError where a file
-    cannot be written; FloatingPointError if the run diverges.
+    progress bar. Started by torchrun, each process carries out its part (distributed.py): out_dir is a folder that all share,
+    and other ranks than 0 return None. Ctrl-C, SIGTERM and SIGHUP stop a run after its iteration, with a checkpoint. Raises as
+    `data.loader` and `device_of`; ValueError for a damaged checkpoint or record, or a run that another process is at; OSError
+    where a file cannot be written, or another rank is gone; FloatingPointError if the run diverges.
     """
     return Trainer(recipe, data_dir=data_dir, out_dir=out_dir, resume=resume, device=device, backend=backend,
                    steps_done=steps_done).run()  # fmt: skip
@@ -66,36 +55,41 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume: bool = True, device=None,
                  backend: str = "auto", steps_done=None, beside: int = 1):  # fmt: skip
-        if needed(recipe).data == "imagenet":
-            raise ValueError("train() carries out CIFAR recipes; for ImageNet there are the nets, `reslib.loader` and the "
-                             "tests of reslib.evaluation.")  # fmt: skip
-        self.recipe, self.data_dir, self.out_dir, self.resume = recipe, data_dir, path_of(out_dir), resume
-        self.device = device_of(device)
+        self.recipe, self.data_dir, self.out_dir, self.resume = needed(recipe), data_dir, path_of(out_dir), resume
+        self.device, self.ranks = device_of(device), Ranks.of(recipe)
         self.asked_for = backend
         data.choose_backend(recipe, backend, self.device)  # what is wrong is said before anything is made
         self.steps_done, self.beside = steps_done, beside
         self.checkpoint, self.recorded = (self.out_dir / f"{recipe.name}.{end}" for end in ("ckpt", "json"))
 
-    def run(self, wait: float = LOCK_SECONDS) -> Record:
+    def run(self, wait: float = LOCK_SECONDS) -> Record | None:
         """The run's record, made, or read where it is finished. wait: seconds, for a run that another process holds."""
-        if not (self.resume and self.recorded.exists()):  # what is wrong with the data is said before anything is made
-            self.fingerprint = fingerprint(self.recipe, self.data_dir)
-            data.loader(self.recipe, "train", data_dir=self.data_dir, backend="torch")
-        writable(self.out_dir)
-        threads = torch.get_num_threads()
-        with locked(self.out_dir, self.recipe.name, wait):
-            if self.resume and self.recorded.exists():
-                record = read(self.recorded)
+        threads, first = torch.get_num_threads(), self.ranks.rank == 0
+        with self.ranks.joined(self.device), contextlib.ExitStack() as held:
+            if not self.ranks.told(self.resume and self.recorded.exists()):
+                self.look()
+            writable(self.out_dir)
+            if first:
+                held.enter_context(locked(self.out_dir, self.recipe.name, wait))
+            if self.ranks.told(self.resume and self.recorded.exists()):
+                record = read(self.recorded) if first else None
                 self.checkpoint.unlink(missing_ok=True)  # of a run killed just before it did so
                 return record
             try:
                 self.prepare()
                 self.fit()
-                return self.finish()
+                return self.finish() if first else None
             finally:
                 torch.set_num_threads(threads)
 
     # --- before the loop ---------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """What the data hold; what does not fit is said here, before anything is made."""
+        with self.ranks.one_first():
+            imagenet = self.recipe.data == "imagenet"
+            backend = data.prepared(self.recipe, self.asked_for, self.device, self.data_dir) if imagenet else "array"
+            self.data, self.reading = data.contents(self.recipe, backend, self.data_dir), {}
 
     def prepare(self) -> None:
         """The net, the optimizer and the state of the run, new or as its checkpoint has them; and its step."""
@@ -103,41 +97,49 @@ class Trainer:
         for left in self.out_dir.glob(f"{recipe.name}.*.part"):  # of a run killed while it wrote
             left.unlink(missing_ok=True)
         if device.type == "cuda":
-            self.device = device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+            own = self.ranks.local if self.ranks.count > 1 else torch.cuda.current_device()
+            self.device = device = torch.device("cuda", own if device.index is None else device.index)
             torch.cuda.set_device(device)  # graphs are captured there
-        self.backend = data.prepared(recipe, self.asked_for, device, self.data_dir)
-        self.net = recipe.net().to(device, memory_format=torch.channels_last)
+        with self.ranks.one_first():
+            self.backend = data.prepared(recipe, self.asked_for, device, self.data_dir)
+        if recipe.data == "imagenet":
+            self.reading = {"backend": self.backend, "workers": max(1, machine.cores() // self.ranks.beside)}
+        self.net = recipe.net(self.data.get("classes")).to(device, memory_format=torch.channels_last)
         self.optimizer = optimizer_for(recipe, self.net)
         self.state = State(start=datetime.now(UTC).isoformat(timespec="seconds"), threads=torch.get_num_threads())
-        if self.resume and self.checkpoint.exists():
+        if self.ranks.told(self.resume and self.checkpoint.exists()):
             self.state = load_checkpoint(self.checkpoint, self.net, self.optimizer)
             torch.set_num_threads(self.state.threads)
+        if recipe.data == "imagenet":
+            here = {"backend": self.backend} | {name: self.data[name] for name in ("train", "test", "classes")}
+            self.state.photographs = data.same(self.state.photographs, here, self.checkpoint)
         self.state.beside = max(self.state.beside, self.beside)
-        compiled = machine.compiles(recipe, device, self.state.step)
-        self.environment = provenance(self.state, machine.environment(device, self.state.threads, compiled))
-        if self.steps_done is None and recipe.scale != "demo":
+        compiled = machine.compiles(recipe, device, self.state.step) and self.ranks.across(recipe) == 1
+        environment = machine.environment(device, self.state.threads, compiled) | self.ranks.told_in_records()
+        self.environment = provenance(self.state, environment)
+        if self.steps_done is None and recipe.scale != "demo" and self.ranks.rank == 0:
             machine.warn_if_no_evidence(self.environment)
         with CAPTURE if device.type == "cuda" else contextlib.nullcontext():  # one compiles at a time
             self.step = self.make_step(compiled)
 
     def make_step(self, compiled: bool):
         """A function of the learning rate: an iteration on the next batch. Returns the loss and how many images were wrong."""
-        recipe, where = self.recipe, dict(data_dir=self.data_dir, device=self.device)
+        recipe, ranks = self.recipe, self.ranks
         net = machine.compiled(self.net) if compiled else self.net  # the same weights
-        if recipe.bn_batch is not None:
-            net = ghost_batch_norm(net, recipe.bn_batch)
+        net, part, before_last = ranks.parallel(net, recipe)
         if recipe.precision == "bf16":
             net = in_bf16(net)
-        sgd = partial(train_step, net, self.optimizer, clip=recipe.clip)
-        self.batches = stream(recipe, self.state.step, backend=self.backend, **where)
-        if self.device.type == "cuda" and self.backend == "array":
+        sgd = partial(train_step, net, self.optimizer, clip=recipe.clip, part=part, before_last=before_last)
+        where = dict(data_dir=self.data_dir, device=self.device, backend=self.backend, shard=(ranks.rank, ranks.count))
+        self.batches = data.stream(recipe, self.state.step, **where | self.reading)
+        if self.device.type == "cuda" and self.backend == "array" and ranks.count == 1:
             return GraphedStep(recipe, self.net, self.optimizer, sgd, step=self.state.step, data_dir=self.data_dir)
 
         def step(lr: float) -> tuple[Tensor, Tensor]:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-            images, labels = next(self.batches)  # (B, 3, H, W), (B,)
-            return sgd(images, labels)
+            images, labels = next(self.batches)  # (B, 3, H, W), (B,); by R ranks, B / R of them each
+            return ranks.of_batch(*sgd(images, labels))
 
         return step
 
@@ -147,7 +149,7 @@ class Trainer:
         """Train to the last iteration: chapter 1's `sgd`, which ends with the same bits, and what a long run needs beside."""
         recipe, state, probed = self.recipe, self.state, probes.probe_steps(self.recipe)
         self.began = self.saved = time.monotonic() - state.seconds
-        with self.progress() as bar, contextlib.closing(self.batches), between_steps() as stop:
+        with self.progress() as bar, contextlib.closing(self.batches), between_steps() as signals:
             if state.step == 0:
                 self.probe()
             while state.step < recipe.steps:
@@ -171,10 +173,11 @@ class Trainer:
                 if self.steps_done is not None:
                     self.steps_done.value = state.step
                 # a checkpoint every minute, at the end, and where the run is told to stop
+                stop = self.ranks.agreed(signals)
                 if stop or time.monotonic() - self.saved > CHECKPOINT_SECONDS or state.step == recipe.steps:
                     self.save()
                 if stop:
-                    self.stop(stop[0])
+                    self.stop(stop)
             if not bar.disable:
                 bar.set_description_str("final passes")
 
@@ -182,12 +185,19 @@ class Trainer:
         """A bar that counts iterations, the bar itself last: 80 columns hold what matters. None where `steps_done` counts."""
         return tqdm(total=self.recipe.steps, initial=self.state.step, desc=self.recipe.name.rsplit("-", 1)[0],
                     bar_format="{desc}: {percentage:3.0f}%{postfix}, {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {bar}",
-                    mininterval=drawing_seconds(), dynamic_ncols=True, disable=self.steps_done is not None)  # fmt: skip
+                    mininterval=drawing_seconds(), dynamic_ncols=True, postfix=self.epoch(),
+                    disable=self.steps_done is not None or self.ranks.rank > 0)  # fmt: skip
+
+    def epoch(self) -> dict[str, str]:
+        """Of a run on photographs: where it is, and where it ends, in passes over the training images."""
+        batches = self.data["train"] // self.recipe.batch
+        there = {"epoch": f"{self.state.step / batches:.1f}/{self.recipe.steps / batches:.0f}"}
+        return there if self.recipe.data == "imagenet" else {}
 
     def learning_rate(self) -> float:
         """This iteration's. Where it changes, Caffe's form of momentum needs its buffers rescaled."""
         state = self.state
-        lr = lr_at(self.recipe, state.step, state.warm_at is not None)
+        lr = lr_at(self.recipe, state.step, state.warm_at is not None, state.drops)
         if self.recipe.momentum_form == "caffe" and state.lr not in (None, lr):
             rescale_momentum(self.optimizer, state.lr / lr)
         state.lr = lr
@@ -201,60 +211,66 @@ class Trainer:
             watch_warmup(self.recipe, state, int(wrong))
         state.step += 1
         if loss.device.type == "cpu":  # a GPU is not waited for: its rows of the curve tell
-            self.check({"training loss": loss.item()})
+            check(self.recipe, self.state, {"training loss": loss.item()})
 
     def log(self, lr: float, bar: tqdm) -> None:
         """Close a row of the curve: the means since the last one."""
         recipe, state = self.recipe, self.state
         loss, error = float(state.loss_sum) / recipe.log_every, 100 * int(state.wrong) / (recipe.log_every * recipe.batch)
-        self.check({f"mean training loss of the last {recipe.log_every}": loss})
+        check(self.recipe, self.state, {f"mean training loss of the last {recipe.log_every}": loss})
         row = short({"step": state.step, "lr": lr, "train_error": error, "train_loss": loss})
         for name in COLUMNS:
             state.curve[name].append(row.get(name))
         state.loss_sum, state.wrong = 0.0, 0
         speed = recipe.batch * state.step / (time.monotonic() - self.began)
-        bar.set_postfix({"loss": f"{loss:.3f}", "error": f"{error:.1f}%", "images/s": f"{speed:,.0f}"}, refresh=False)
+        bar.set_postfix(
+            self.epoch() | {"loss": f"{loss:.3f}", "error": f"{error:.1f}%", "images/s": f"{speed:,.0f}"}, refresh=False
+        )
 
     def test(self) -> None:
-        """A pass over the test images, into the curve's last row."""
+        """A pass over the test images, ImageNet's validation images, into the curve's last row."""
         with CAPTURE:
-            result = evaluation.evaluate(self.net, evaluation.whole(self.recipe, "test", self.device, self.data_dir))
+            where = dict(device=self.device, data_dir=self.data_dir) | self.reading
+            whole = partial(evaluation.whole, self.recipe, "test", **where)
+            result = self.ranks.tested(self.net, lambda net, shard: evaluation.evaluate(net, whole(shard=shard)))
         self.note_test(result["top1_error"], result["loss"])
+        if self.recipe.plateau:
+            watch_plateau(self.recipe, self.state, result["top1_error"])
 
     def note_test(self, error: float, loss: float) -> None:
-        self.check({"test loss": loss})
+        check(self.recipe, self.state, {"test loss": loss})
         state = self.state
         state.curve["test_error"][-1], state.curve["test_loss"][-1] = short(error), short(loss)
         if not state.best or error < state.best["test_error"]:
             state.best = {"step": state.step, "test_error": short(error)}
 
     def probe(self) -> None:
-        """Responses and gradients of every layer, on the first training images, not augmented."""
-        few = replace(self.recipe, batch=probes.PIXELS // self.recipe.size**2, bn_batch=None)
+        """Responses and gradients of every layer, on the first training images, not augmented.
+
+        Of photographs, whose first are of one class, on the first of the first epoch.
+        """
+        few = replace(self.recipe, batch=max(16, probes.PIXELS // self.recipe.size**2), bn_batch=None)
         with CAPTURE:
-            images, labels = next(iter(evaluation.whole(few, "train", self.device, self.data_dir)))
+            if self.recipe.data == "imagenet":
+                few = replace(few, batch=min(few.batch, self.recipe.batch))
+                batches = data.loader(few, "train", data_dir=self.data_dir, device=self.device, backend=self.backend, workers=0)
+            else:
+                batches = evaluation.whole(few, "train", self.device, self.data_dir)
+            images, labels = next(iter(batches))
             found = probes.probe(self.net, images[: few.batch], labels[: few.batch])
-        self.check({name: values for name, values in found.items() if name != "layer"})
+        check(self.recipe, self.state, {name: values for name, values in found.items() if name != "layer"})
         self.state.probes.append(short({"step": self.state.step} | found))
 
-    def check(self, found: dict) -> None:
-        """Raises FloatingPointError, with the iteration and the learning rate, if a number is not finite: the run diverged."""
-        for name, values in found.items():
-            for value in values if isinstance(values, list) else [values]:
-                if isinstance(value, float) and not math.isfinite(value):
-                    where = f"after {self.state.step:,} iterations, at a learning rate of {self.state.lr or self.recipe.lr:g}"
-                    raise FloatingPointError(
-                        f"{self.recipe.name}: the {name.replace('_', ' ')} is {value} {where}: it diverged."
-                    )
-
     def save(self) -> None:
+        if self.ranks.rank > 0:
+            return
         self.state.seconds = time.monotonic() - self.began
         save_checkpoint(self.checkpoint, self.net, self.optimizer, self.state)
         self.saved = time.monotonic()
 
     def stop(self, number: int) -> None:
         """End as the signal asks, the checkpoint written."""
-        if self.steps_done is None:
+        if self.steps_done is None and self.ranks.rank == 0:
             done = f"stopped after {self.state.step:,} of {self.recipe.steps:,} iterations"
             tqdm.write(f"{self.recipe.name}: {done}; the same command goes on.", file=sys.stderr)
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
@@ -265,42 +281,19 @@ class Trainer:
         """The final passes, and the record, written."""
         recipe, state = self.recipe, self.state
         with CAPTURE, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # in TF32 an identity layer would round
-            final, predicted = evaluation.final_passes(self.net, recipe, self.data_dir)
-        self.check(final | final.get("identity_extension", {}))
+            final, predicted = evaluation.final_passes(self.net, recipe, self.data_dir, **self.reading)
+        check(self.recipe, self.state, final | final.get("identity_extension", {}))
         self.note_test(final["test_error"], final["test_loss"])
         running = {f"{name}_running": state.curve[name][-1] for name in ("train_error", "train_loss")}
         warm = {} if recipe.warmup_lr is None else {"warmup_steps": state.warm_at}
         record = Record(
-            recipe=recipe, data=self.fingerprint, environment=self.environment, backend=self.backend,
+            recipe=recipe, data=self.data, environment=self.environment, backend=self.backend,
             time={"start": state.start, "seconds": round(time.monotonic() - self.began, 1), "beside": state.beside,
                   "images_per_second": round(recipe.steps * recipe.batch / state.step_seconds, 1)},
             final={"step": state.step, **short(final), **running, **warm}, best_on_test=state.best, probes=state.probes,
-            test_predictions=pack(predicted.numpy()), curve=state.curve, weights_sha256=weights_sha256(self.net),
+            test_predictions=pack(predicted.numpy(), self.data.get("classes", 10)), curve=state.curve,
+            weights_sha256=weights_sha256(self.net),
         )  # fmt: skip
         write(record, self.out_dir, self.net)
         self.checkpoint.unlink(missing_ok=True)
         return record
-
-
-def fingerprint(recipe: Recipe, data_dir=None) -> dict:
-    """Name of the data, sha256 of the bytes used, counts of train, val, test."""
-    train, test = (data.images(recipe, train=part, data_dir=data_dir) for part in (True, False))
-    n = len(data.split_ids(recipe, "train", len(train.labels)))
-    sha256 = hashlib.sha256((train.sha256 + test.sha256).encode()).hexdigest()
-    name = train.name.removesuffix("-train")
-    return {"name": name, "sha256": sha256, "train": n, "val": len(train.labels) - n, "test": len(test.labels)}
-
-
-def provenance(state: State, here: dict) -> dict:
-    """A record's environment: this machine's and, of a run that was taken up, what came before, on other code or machines."""
-    stretch = {"step": state.step} | here
-    if not state.machines or state.machines[-1] | {"step": state.step} != stretch:
-        state.machines.append(stretch)
-    if state.rounded:
-        here["rounded_at"] = state.rounded
-    if len(state.machines) > 1:
-        unclean = [one["dirty"] for one in state.machines]
-        here["dirty"] = True if True in unclean else None if None in unclean else False
-        told = ("step", "commit", "dirty", "device", "threads", "torch", "compiled")
-        here["earlier"] = [{name: one[name] for name in told} for one in state.machines[:-1]]
-    return here

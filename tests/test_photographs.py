@@ -551,7 +551,6 @@ def test_statistics_of_both_ways_agree(converted, photographs, tmp_path):
     [
         (dict(backend="array"), "backend 'array' holds the whole set in memory"),
         (dict(backend="numpy"), "backend 'numpy' is unknown"),
-        (dict(recipe=replace(RECIPE, size=64)), "size is 64"),
         (dict(workers=-1), "workers is -1"),
     ],
 )

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 import reslib
-from reslib import CIFAR, evaluation, machine, probes, sgd, trainer
+from reslib import CIFAR, data, evaluation, machine, probes, sgd, trainer
 from reslib.checkpoint import BusyError, State, locked
 from reslib.cuda_graph import GraphedStep
 from reslib.record import read, weights_sha256
@@ -97,7 +97,7 @@ def test_the_resident_step_is_the_reference_step(start, change, graph, monkeypat
     recipe = replace(TINY, **change)
     net, other = (TINY.net().to(memory_format=torch.channels_last) for _ in "ab")
     optimizer, resident_optimizer = (sgd.optimizer_for(recipe, n) for n in (net, other))
-    batches = trainer.stream(recipe, 0, backend="array")
+    batches = data.stream(recipe, 0, backend="array")
     for _ in range(start):
         sgd.train_step(net, optimizer, *next(batches), clip=recipe.clip)
     other.load_state_dict(net.state_dict())
@@ -164,7 +164,7 @@ def test_caffes_momentum(tmp_path):
     recipe = replace(usual, momentum_form="caffe")
     net = recipe.net().to(memory_format=torch.channels_last)
     velocity = [torch.zeros_like(p) for p in net.parameters()]
-    batches = trainer.stream(recipe, 0, backend="array")
+    batches = data.stream(recipe, 0, backend="array")
     for step in range(recipe.steps):
         net.zero_grad()
         images, labels = next(batches)
@@ -184,18 +184,12 @@ def test_clipped_gradients(tmp_path):
     """Scaled down to the norm where theirs is larger, also where the step's net is no module; else the same bits."""
     net = TINY.net()
     optimizer = sgd.optimizer_for(replace(TINY, decay_bn=False), net)  # two groups: one norm
-    images, labels = next(trainer.stream(TINY, 0, backend="array"))
-    sgd.train_step(sgd.ghost_batch_norm(net, 64), optimizer, images, labels, clip=1e-3)
+    images, labels = next(data.stream(TINY, 0, backend="array"))
+    sgd.train_step(lambda x: net(x), optimizer, images, labels, clip=1e-3, part=64)
     assert torch.cat([p.grad.flatten() for p in net.parameters()]).norm().item() == pytest.approx(1e-3, rel=1e-3)
     usual, loose, tight = (run(replace(TINY, clip=clip), out_dir=tmp_path) for clip in (None, 1e6, 0.1))
     assert usual.weights_sha256 == loose.weights_sha256 != tight.weights_sha256
     assert tight.recipe.clip == 0.1 and read(tmp_path / f"{tight.name}.json").recipe == tight.recipe
-
-
-def test_imagenet_is_refused_before_anything_is_made(tmp_path):
-    with pytest.raises(ValueError, match="carries out CIFAR recipes"):
-        reslib.train(reslib.IMAGENET, out_dir=tmp_path / "runs")
-    assert not (tmp_path / "runs").exists()
 
 
 def test_bn_without_decay_and_over_half_a_batch():
@@ -204,9 +198,16 @@ def test_bn_without_decay_and_over_half_a_batch():
     assert free["weight_decay"] == 0 and decayed["weight_decay"] == TINY.weight_decay
     assert {id(p) for p in free["params"]} == {id(p) for n, p in net.named_parameters() if "bn" in n}
     assert len(decayed["params"]) + len(free["params"]) == len(list(net.parameters()))
-    x = torch.randn(8, 3, 16, 16)
-    halves = sgd.ghost_batch_norm(net, 4)(x)
-    assert torch.equal(halves[4:], net(x[4:])) and not torch.equal(halves, net(x))
+    other, x, y = copy.deepcopy(net), torch.randn(8, 3, 16, 16), torch.arange(8)
+    for one, part in ((net, 4), (other, None)):
+        loss, wrong = sgd.train_step(one, sgd.optimizer_for(TINY, one), x, y, part=part)
+        net = TINY.net()
+        logits = torch.cat([net(x[:4]), net(x[4:])]) if part else net(x)
+        expected = torch.nn.functional.cross_entropy(logits, y)
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5) and wrong == (logits.argmax(1) != y).sum()
+        expected.backward()
+        for ours, theirs in zip(one.parameters(), net.parameters(), strict=True):
+            assert torch.allclose(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
     for wrong in (3, 1, 256):
         with pytest.raises(ValueError, match="bn_batch"):
             replace(CIFAR, bn_batch=wrong)

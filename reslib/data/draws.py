@@ -67,6 +67,20 @@ def photo_draws(seed: int, epoch: int, n: int, short_side: tuple[int, int], colo
     )
 
 
+def share(plan, batch: int, rank: int, count: int, cut: bool):
+    """A rank's share of a plan, and the images of its batches; samples and decisions stay as they are drawn.
+
+    cut: there are whole batches alone, and each is cut into equal parts, a rank's each; else every count-th image.
+    """
+    if count == 1:
+        return plan, batch
+    if not cut:
+        return type(plan)(*(column[rank::count] for column in plan)), batch
+    part = batch // count
+    columns = (c.reshape(-1, count, part, *c.shape[1:])[:, rank].reshape(-1, *c.shape[1:]) for c in plan)
+    return type(plan)(*columns), part
+
+
 def normal(words: np.ndarray) -> np.ndarray:
     """Standard normal numbers, two from each two words (Box and Muller, 1958): uint64 (n, 2k) -> float64 (n, 2k)."""
     uniform = ((words >> np.uint64(11)) + np.uint64(1)) * 2.0**-53  # (0, 1]

@@ -119,11 +119,12 @@ _seen: dict[Path, tuple] = {}  # path -> (time, size, inode) of a verified file,
 _loaders: dict[tuple, object] = {}  # FFCV's Loaders, compiled
 
 
-def opened(path: Path, decoder: Callable, whole: bool):
+def opened(path: Path, decoder: Callable, whole: bool, size: int | None = None):
     """An FFCV Loader of a verified file, compiled once in a process; its images are decoded by `decoder()`.
 
     whole: every byte is verified, and FFCV is given them from memory, so that nothing that happens to the file afterwards
-    reaches a batch. Else header and tables are, and FFCV maps the file. Raises ValueError if it is damaged.
+    reaches a batch. Else header and tables are, and FFCV maps the file. size: of the crops that `decoder` makes. Raises
+    ValueError if it is damaged.
     """
     note = sidecar(path)
     if note is None:
@@ -133,7 +134,7 @@ def opened(path: Path, decoder: Callable, whole: bool):
         if stat.st_size != note["size"]:
             raise damaged(path, f"its {stat.st_size} bytes are not as many as its sidecar says")
         state = stat.st_mtime_ns, stat.st_size, stat.st_ino
-        key = note["sha256"], None if whole else (path, state)
+        key = note["sha256"], None if whole else (path, state), size
         if _seen.get(path) == (state, key):
             return _loaders[key]
         raw = np.fromfile(path, np.uint8) if whole else np.memmap(path, np.uint8, "r")

@@ -6,6 +6,7 @@
 Both use the same rectangles and colour vectors; their pixels differ by how they resize, which `bench load` measures.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from ..files import renamed
 from ..recipes import Recipe
 from . import fast
 from .cifar import compiled
-from .draws import photo_draws
+from .draws import photo_draws, share
 from .tree import Tree, decoded, folder_of, sidecars, source, stored, tree
 
 CENTRE = (256, 224)  # pixels: the shorter side and the centre crop of it that the mean image is of
@@ -121,40 +122,60 @@ def components(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values, vectors * np.sign(vectors.sum(0))
 
 
+def resized(mean: np.ndarray, size: int) -> np.ndarray:
+    """The mean image (224, 224, 3) for crops of another size: (size, size, 3)."""
+    if size == len(mean):
+        return mean
+    image = torch.from_numpy(mean).permute(2, 0, 1)[None]
+    image = torch.nn.functional.interpolate(image, (size, size), mode="bilinear", antialias=True)
+    return image[0].permute(1, 2, 0).contiguous().numpy()
+
+
 # --- batches ---------------------------------------------------------------------------------------------------------
 
 
+def scales_of(recipe: Recipe, augment: bool) -> tuple[int, int]:
+    """The range of the shorter side, in pixels: the recipe's, or 256 alone; both are for crops of 224, so in proportion."""
+    low, high = recipe.short_side if augment and recipe.short_side else (CENTRE[0], CENTRE[0])
+    return round(low * recipe.size / CENTRE[1]), round(high * recipe.size / CENTRE[1])
+
+
+def opened(path: Path, size: int):
+    """An FFCV Loader of a .beton file that makes crops of size x size pixels. Raises as `fast.needed` and `fast.opened`."""
+    fast.needed(path, "torch")
+    return fast.opened(path, lambda: fast.photograph_decoder(size), whole=False, size=size)
+
+
 def loader(recipe: Recipe, split: str, *, data_dir, epoch: int, start_batch: int, augment: bool, backend: str, device,
-           workers: int):  # fmt: skip
+           workers: int, shard: tuple[int, int]):  # fmt: skip
     """As `data.loader`: "train", or ImageNet's 50,000 validation images as both "val" and "test".
 
     Images that are not augmented are 224x224 centre crops at a shorter side of 256. Without recipe.short_side that is the
-    scale of training crops too, and smaller .beton files serve.
+    scale of training crops too, and smaller .beton files serve. With another recipe.size all of this is in proportion.
     """
     from . import Loader
 
-    if recipe.size != CENTRE[1]:
-        raise ValueError(f"size is {recipe.size}: crops of ImageNet are {CENTRE[1]} pixels wide, as is its mean image.")
     folder, part = folder_of(data_dir), "train" if split == "train" else "val"
-    scales = recipe.short_side if augment and recipe.short_side else (CENTRE[0], CENTRE[0])
+    scales = scales_of(recipe, augment)
     if backend == "ffcv":
         path = stored(folder, part, scales[1])
-        fast.needed(path, "torch")
-        file = fast.opened(path, lambda: fast.photograph_decoder(CENTRE[1]), whole=False)
+        file = opened(path, recipe.size)
         count = len(file.reader.metadata)
     else:
         images = source(folder, part)
         count = len(images.names)
     mean, covariance = statistics(folder)
+    mean = resized(mean, recipe.size)
     plan = planned(recipe, count, epoch, augment, split == "train", scales, covariance)
     if augment and split == "train" and not len(plan.ids):
         raise ValueError(f"a batch of {recipe.batch} is more than the training set holds.")
     plan = Plan(*(column[start_batch * recipe.batch :] for column in plan))
+    plan, batch = share(plan, recipe.batch, *shard, cut=augment and split == "train")
     make = {
-        "ffcv": lambda: ffcv_batches(file, path, plan, mean, recipe.batch, workers),
-        "torch": lambda: torch_batches(images, plan, mean, recipe.batch, workers),
+        "ffcv": lambda: ffcv_batches(file, path, plan, mean, batch, workers),
+        "torch": lambda: torch_batches(images, plan, mean, batch, workers),
     }[backend]
-    return Loader(-(-len(plan.ids) // recipe.batch), make, device)
+    return Loader(-(-len(plan.ids) // batch), make, device)
 
 
 def planned(recipe: Recipe, count: int, epoch: int, augment: bool, shuffled: bool, scales, covariance: np.ndarray) -> Plan:
@@ -162,7 +183,7 @@ def planned(recipe: Recipe, count: int, epoch: int, augment: bool, shuffled: boo
     ids = np.arange(count)
     if not augment:
         middle, zero = np.full(count, MIDDLE, np.uint32), np.zeros(count, np.uint8)
-        return Plan(ids, np.full(count, CENTRE[0], np.uint16), middle, middle, zero, np.zeros((count, 3), np.float32))
+        return Plan(ids, np.full(count, scales[0], np.uint16), middle, middle, zero, np.zeros((count, 3), np.float32))
     draws = photo_draws(recipe.seed, epoch, count, scales, recipe.colour)
     if shuffled:
         ids = draws.order[: count // recipe.batch * recipe.batch]
@@ -260,7 +281,14 @@ class _Photos(torch.utils.data.Dataset):
         return image + torch.from_numpy(shift)[:, None, None], int(self.images.labels[sample])
 
 
+def undisturbed(_: int) -> None:
+    """In a worker: what stops a run is for the process that trains, which ends its workers itself."""
+    for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows: no SIGHUP
+        signal.signal(number, signal.SIG_IGN)
+
+
 def torch_batches(images: Tree, plan: Plan, mean: np.ndarray, batch: int, workers: int) -> Iterator:
     """The plan's samples through a torch Dataset and DataLoader."""
-    for x, labels in torch.utils.data.DataLoader(_Photos(images, plan, mean), batch, num_workers=workers):
+    for x, labels in torch.utils.data.DataLoader(_Photos(images, plan, mean), batch, num_workers=workers,
+                                                 worker_init_fn=undisturbed):  # fmt: skip
         yield x.contiguous(memory_format=torch.channels_last), labels

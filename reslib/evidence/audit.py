@@ -28,7 +28,6 @@ from ..machine import environment
 from ..recipes import CIFAR
 from ..record import folder as records_folder
 from ..record import pack, refuse_constant, short, unpack
-from ..trainer import fingerprint
 from ..weights import SUFFIXES, read_weights
 from .published import Source, describe, name_of, reported
 from .weights import readings
@@ -144,7 +143,7 @@ def measure(path: Path, folder: Path, source: Source, data_dir=None) -> Audit:
         preprocessing={"mean": source.mean, "std": source.std}, reported=said, measured=measured,
         agrees_with=agreement(said, measured["test_error"]), tolerance=TOLERANCE,
         probes=short(probed),
-        test_predictions=pack(logits.argmax(1).numpy()), data=fingerprint(CIFAR, data_dir),
+        test_predictions=pack(logits.argmax(1).numpy()), data=data.contents(CIFAR, data_dir=data_dir),
         environment=environment(torch.device("cpu"), torch.get_num_threads()),
         time={"start": start, "seconds": round(time.monotonic() - began, 1)},
     )  # fmt: skip
