@@ -164,5 +164,17 @@ def test_points_in_rows_are_told_along_their_axis():
     other.scatter([0, 0, 1], [7.5, 8, 9])
     other.set(ylabel="error (%)")
     assert words.describe(other.figure) == "A figure of 1 panel, which shows: error (%): 3 points from 7.5 to 9"
+    _, third = plt.subplots()
+    third.plot([0, 1, 2], [[9, 5], [8, 4], [7, 3]])
+    third.set(ylabel="training error (%)", xlabel="step")
+    assert words.describe(third.figure) == "training error (%) over step: 2 lines, which end at 3 to 7"
     plt.figure(ax.figure)
     assert words.describe(plt.gcf()) == "difference (points): plain-56 − plain-20 2 points from -1.5 to 2.5"
+
+
+def test_names_may_stand_on_an_axis():
+    _, ax = plt.subplots()
+    ax.plot(["CIFAR, 20 layers", "CIFAR, 56 layers", "ImageNet"], [1.0, 2.0, 3.0], label="option B")
+    ax.plot([1.0, 2.0, 3.0], ["CIFAR, 20 layers", "CIFAR, 56 layers", "ImageNet"], "o")
+    ax.legend()
+    assert svg.html(ax.figure).count("<svg") == 2

@@ -55,7 +55,7 @@ def _line(line: Line2D) -> dict | None:
     ):
         return None
     kept = np.unique(np.linspace(0, len(x) - 1, min(MOST, len(x))).round().astype(int))
-    x, y = x[kept].astype(float), np.asarray(line.get_ydata(), float)[kept]
+    x, y = x[kept].astype(float), np.asarray(line.get_ydata(orig=False), float)[kept]
     return {
         "net": net if name.startswith("_") else name,
         "seed": seed if name.startswith("_") else "",

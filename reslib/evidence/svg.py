@@ -158,7 +158,7 @@ def _direct_labels(ax) -> list:
         return []
     (left, right), (low, high) = ax.get_xlim(), sorted(ax.get_ylim())
     for line in lines:
-        x, y = line.get_xdata()[-1], line.get_ydata()[-1]
+        x, y = line.get_xdata(orig=False)[-1], line.get_ydata(orig=False)[-1]
         if abs(right - x) > 0.1 * abs(right - left) or not y == y:
             return []
         ends.append(ax.transAxes.inverted().transform(ax.transData.transform((x, min(max(y, low), high))))[1])

@@ -25,12 +25,25 @@ def _panel(ax: Axes) -> str:
         return f"Diagram with {len(ax.patches)} boxes and arrows: {words}"
     title = f"{ax.get_title()}: " if ax.get_title() else ""
     axes = " over ".join(filter(None, (label(ax, "y"), label(ax, "x"))))
-    named = [line for line in ax.lines if not line.get_label().startswith("_") and len(line.get_xdata())]
+    named = [line for line in ax.lines if not line.get_label().startswith("_") and len(line.get_xdata(orig=False))]
     rows = any(re.match("[a-zA-Z]", tick.get_text()) for tick in ax.get_yticklabels())  # one a name: the values lie along x
-    parts = [f"{line.get_label()} {_span(line.get_xdata() if rows else line.get_ydata(), line)}" for line in named]
-    rest = [line for line in ax.lines if line not in named and line.get_linestyle() == "None" and len(line.get_xdata())]
+    parts = [
+        f"{line.get_label()} {_span(line.get_xdata(orig=False) if rows else line.get_ydata(orig=False), line)}"
+        for line in named
+    ]
+    rest = [
+        line for line in ax.lines if line not in named and line.get_linestyle() == "None" and len(line.get_xdata(orig=False))
+    ]
+    drawn = [
+        line.get_ydata(orig=False) for line in ax.lines if line not in named + rest and len(line.get_xdata(orig=False)) > 2
+    ]
+    if not parts and drawn:
+        ends = [float(y[-1]) for y in drawn]
+        parts = [f"{len(drawn)} lines, which end at {min(ends):.3g} to {max(ends):.3g}"]
     if not parts and rest:
-        points = np.concatenate([np.ravel(line.get_xdata()).astype(float) for line in rest])
+        points = np.concatenate(
+            [np.ravel(line.get_xdata(orig=False) if rows else line.get_ydata(orig=False)).astype(float) for line in rest]
+        )
         parts = [f"{len(points)} points from {points.min():.3g} to {points.max():.3g}"]
     bars = [
         patch.get_width() if container.orientation == "horizontal" else patch.get_height()
