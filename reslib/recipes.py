@@ -112,6 +112,8 @@ class Recipe:
                 imagenet = f.name in ("stride_on", "short_side", "colour") or f.name.startswith("plateau")
                 if imagenet and getattr(self, f.name) != f.default:
                     raise ValueError(f"{f.name} is for ImageNet recipes: a CIFAR net has no use for it.")
+        if self.warmup_lr is None and self.warmup_until != Recipe.warmup_until:  # else the same run would have another id
+            raise ValueError(f"warmup_until is {self.warmup_until!r}: without warmup_lr there is no warm-up that it could end.")
         for f in fields(self):  # 0 and 0.0 have one id
             if f.type in (float, float | None) and (value := getattr(self, f.name)) is not None:
                 object.__setattr__(self, f.name, float(value) + 0.0)

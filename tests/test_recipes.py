@@ -68,6 +68,7 @@ def test_frozen():
         (dict(lr=float("nan")), "lr is nan"),
         (dict(warmup_lr="slow"), "warmup_lr is 'slow': it must be a number or null"),
         (dict(warmup_until=None), "warmup_until is None"),
+        (dict(warmup_until=70), "warmup_until is 70: without warmup_lr there is no warm-up"),
         (dict(milestones=5), "milestones is 5: it must be whole numbers"),
         (dict(milestones=["a"]), "milestones is"),
         (dict(pad=1.5), "pad is 1.5: it must be a whole number"),
