@@ -8,7 +8,16 @@ from bs4 import BeautifulSoup, NavigableString
 
 CLAIM = re.compile(r"\bC([1-9]|1\d|2[0-2])([a-c]?)\b")
 SKIP = {"a", "code", "pre", "script", "style", "svg", "button", "summary", "h1", "h2", "h3", "h4", "title"}
-LISTS = ("index", "claims", "status", "changes", "references", "search", "genindex")  # name claims and do not treat them
+LISTS = (
+    "index",
+    "claims",
+    "sections",
+    "status",
+    "changes",
+    "references",
+    "search",
+    "genindex",
+)  # name claims and do not treat them
 
 
 def tie(site, done):

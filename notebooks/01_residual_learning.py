@@ -108,7 +108,10 @@ figures.learning(reslib.curves(own), PRINTED, axes)
 
 # %% [markdown]
 # One run a net proves little. {numref}`fig-public` has all public reruns at the paper's scale, and {numref}`tab-public` their
-# means. What depth costs a plain net, a few points, is far outside the spread over authors. Diamonds are the paper.
+# means. What depth costs a plain net, a few points, is far outside the spread over authors.
+#
+# **Predictions.** The training error of plain-56 lies above that of plain-20 (C1). Both errors of ResNet-56 lie below those of
+# ResNet-20 (C5). The public reruns bear out both.
 
 # %% mystnb={"figure": {"caption": "Right of zero the deeper net is worse: every plain pair (squares), on training as on test images. Left of zero it is better: nearly every residual pair (circles). A point is an author; the bar is the mean over authors with its 95 % interval; hollow points are recipes far from the paper's. Diamonds: the paper (plain nets read off its Fig. 6).", "name": "fig-public"}, "image": {"alt": "Four rows of points, one point an author. The rows of plain-56 minus plain-20 lie right of zero, at about 3 points, those of ResNet-56 minus ResNet-20 left of zero, in training and in test error."}} tags=["hide-input"]
 pairs = reruns.depth_pairs(PRINTED)
@@ -144,11 +147,11 @@ table_ours.style.format("{:.1f}", na_rep="").format("{:.0f}", subset=["n"])
 # Why would one want depth at all? Because deep nets were the better ones, until they were too deep. A net integrates *low, mid
 # and high-level features*: edges and colours, then textures and parts, then objects. {cite:t}`zeiler2014visualizing` made them
 # visible layer by layer. More layers can enrich the levels, and the best ImageNet results before 2015 came from nets of 16 to
-# 30 layers {cite:p}`simonyan2015very,szegedy2015going`.
+# 30 layers {cite:p}`simonyan2015very,szegedy2015going,ioffe2015batch`.
 #
 # One reason can be computed. A unit sees only a window of the image, its *receptive field*, and each 3x3 convolution widens it.
-# By {numref}`tab-field` no unit of an 8-layer net sees a whole CIFAR image of 32x32 pixels before the maps are averaged, so none
-# can hold a feature of a whole object. At 20 layers the last two stages can. (A *stage* is a run of layers on maps of one size.)
+# By {numref}`tab-field` no unit of an 8-layer net sees a whole CIFAR image of 32x32 pixels before the maps are averaged, so
+# none can hold a feature of a whole object. At 20 layers the last two *stages*, runs of layers on maps of one size, can.
 
 # %% mystnb={"figure": {"caption": "Depth widens what a unit can see: receptive field, in pixels of the 32x32 input, at the end of each stage of plain nets.", "name": "tab-field"}} tags=["hide-input"]
 fields = {}
@@ -165,7 +168,7 @@ pd.DataFrame(fields).rename(lambda size: f"maps of {size}x{size}").T
 #
 # Must a deeper net be worse? No: a deeper net that is exactly as good exists *by construction* (section 1). Take a trained
 # shallow net and add layers that are the identity. After a ReLU every value is at least zero, so a convolution that copies its
-# input, a BN that divides by one, and another ReLU change nothing. None of this depends on the weights, so an untrained net shows it:
+# input, a BN that divides by one, and another ReLU change nothing. It holds for any weights, so an untrained net shows it:
 
 
 # %%
@@ -193,10 +196,9 @@ with torch.inference_mode():
     assert torch.equal(extended(x), probes.extend_by_identity(small, deep)(x))
 
 # %% [markdown]
-# The *function classes are nested*. Let $\mathcal{C}_{20}$ be all functions that plain-20 can compute in test
-# mode with some weights. Then $\mathcal{C}_{20} \subset \mathcal{C}_{56}$, and the best training error within
-# $\mathcal{C}_{56}$ cannot be higher. What fails is the search: the solver, stochastic gradient descent (SGD), does not find a
-# solution that is known to exist.
+# The *function classes are nested*: of all functions that plain-20 and plain-56 can compute in test mode,
+# $\mathcal{C}_{20} \subset \mathcal{C}_{56}$, and the best training error within $\mathcal{C}_{56}$ cannot be higher. What fails is
+# the search: stochastic gradient descent (SGD) does not find a solution that is known to exist.
 #
 # **Prediction (C21).** A trained plain-20 extended to 56 layers keeps its training error, and plain-56 trained from scratch
 # ends above it. {numref}`tab-extended` bears it out, with our own nets for the first half and a public one for the second.
@@ -418,8 +420,8 @@ _ = figure.colorbar(image, ax=axes, label="decades above the last third")
 # %% [markdown]
 # {numref}`tab-gradient` has the same as ratios, with the trained public nets of 56 layers. In trained plain-56, the gradient of
 # the first third is a few times that of the last. It has not vanished, as the paper says. But before the first step it is more
-# than a hundred times as large: an *explosion*, of which the paper says nothing. By its rule C3 is therefore
-# unclear, in short training. (Plain-110 is another story, told in the [chapter on CIFAR-10](05_cifar_analysis.ipynb).)
+# than a hundred times as large: an *explosion*, which the paper does not mention. By its rule C3 is therefore unclear,
+# in short training. (Plain-110 is another story, told in the [chapter on CIFAR-10](05_cifar_analysis.ipynb).)
 
 # %% mystnb={"figure": {"caption": "Gradient in the first third of the layers over that in the last third (geometric means over layers and seeds): before training, after 1 % of it, and at its end; `pocket` is the short training. Between 0.01 and 100 it counts as healthy. Of the public nets only the trained weights are known.", "name": "tab-gradient"}} tags=["hide-input"]
 ratios = chapter.gradient_ratios(recorded)
@@ -435,7 +437,7 @@ ratios.style.format("{:.2g}", na_rep="")
 #
 # Do normalised initialisation and BN deal with vanishing and exploding gradients? Forward they do. On the way back, in plain
 # nets, they do not: before any training each layer makes the gradient larger, by a factor of about 1.2. Over the layers of
-# plain-56 this amounts to nearly four powers of ten ({numref}`fig-initialisation`).
+# plain-56 this amounts to nearly four powers of ten ({numref}`fig-initialisation`); between thirds of the layers it is less.
 #
 # **Prediction (C22).** Section 1 says that both problems have "been largely addressed" by normalised initialisation
 # {cite:p}`he2015delving` and by BN. Take an untrained net, send images forward and gradients back, and ask by how many decades
@@ -443,9 +445,9 @@ ratios.style.format("{:.2g}", na_rep="")
 # as kept; over the layers of plain-56 that is a factor of 3.5.
 #
 # {numref}`fig-initialisation` is this measurement, with weights by He's rule (a normal distribution of standard deviation
-# $\sqrt{2/\mathrm{fan}}$, the fan being the number of inputs of a unit), on CIFAR-10 at 32x32, the paper's nets at five depths, with ten draws of the weights
-# each. The rule and its margin were committed before these draws were made. It could not be blind altogether: recorded runs had
-# shown by then that the gradient of plain nets grows on its way back.
+# $\sqrt{2/\mathrm{fan}}$, the fan being the number of inputs of a unit), on CIFAR-10 at 32x32, the paper's nets at five depths,
+# with ten draws of the weights each. The rule and its margin were committed before these draws were made. It could not be blind
+# altogether: recorded runs had shown by then that the gradient of plain nets grows on its way back.
 
 # %% mystnb={"figure": {"caption": "What a layer does before training. With BN the signal is kept exactly (left, on zero), but the gradient of plain nets grows at every depth (right, squares), and that of residual nets by less a layer the deeper they are (circles). Without BN plain nets lose the signal slowly, less where the padding is circular; residual nets gain. Slopes over the layers, means of ten draws; bars: the range of all; grey: the margin of the rule. CIFAR-10 at 32x32, He's initialisation.", "name": "fig-initialisation"}, "image": {"alt": "Two panels of decades a layer over depth, forward and backward. Forward, the two nets with BN lie on zero. Backward, plain nets with BN lie at about 0.07 at all depths, residual nets with BN fall from about 0.05 at 20 layers to 0.01 at 110."}} tags=["hide-input"]
 slopes = start.table()
@@ -480,8 +482,8 @@ table_c22
 # block. With both, a block adds a normalised $\mathcal{F}$ to an $\mathbf{x}$ whose variance has grown from block to block, so
 # a deep block changes it by a small part. The gradient then grows as a power of the depth only.
 #
-# Two remarks limit the verdict. The paper's sentence is about nets that *start to converge*, and the one and a half decades over
-# the layers of plain-20 do not prevent that. And without BN a part of the shrinking is zero padding, not initialisation.
+# Two remarks limit the verdict. The paper's sentence is about nets that *start to converge*, and the one and a half decades
+# over the layers of plain-20 do not prevent that. And without BN a part of the shrinking is zero padding, not initialisation.
 
 # %% [markdown]
 # (paper-4-2-protocol)=
@@ -546,8 +548,9 @@ _ = figure.suptitle(about)
 # %% [markdown]
 # ### Exploding at the start is not degrading
 #
-# Is the bad plain-56 of short training the paper's degraded one? Mostly not. {numref}`tab-treatments` counts how many runs start
-# at all (the column *as it is*), while degradation is about nets that have started and end worse. The two are easily taken for one another.
+# Is the bad plain-56 of short training the paper's degraded one? Mostly not. {numref}`tab-treatments` counts how many runs
+# start at all (the column *as it is*), while degradation is about nets that have started and end worse. The two are easily
+# taken for one another.
 #
 # - *Explosion at the start.* The gradient grows on its way back, as computed above. At the paper's learning rate the first
 #   steps then throw the weights of a deep plain net far away, and it learns nothing for a long time. Shortcuts prevent most.
@@ -651,7 +654,7 @@ after = torch.autograd.grad(mse_loss(z, target), conv.weight)[0]
 torch.testing.assert_close(y, z, rtol=1e-3, atol=1e-3)  # the output stays
 assert abs(before.norm() / after.norm() - 10) < 0.1  # the gradient is ten times smaller
 # A step is ten times smaller on weights ten times larger: a hundredth of the effect.
-# Weight decay therefore sets an effective learning rate, not the size of the function.
+# So weight decay sets an effective learning rate, not the size of the function.
 
 # %% [markdown]
 # **3.** A student says: "Deeper plain nets test worse because they overfit." Which two numbers a net decide, and what do they
@@ -662,8 +665,7 @@ pair = audited.loc[["plain20", "plain56"], ["train_error", "test_error"]]
 pair["gap"] = pair.test_error - pair.train_error
 rise = pair.loc["plain56"] - pair.loc["plain20"]
 assert rise.train_error > 0 and rise.gap < rise.train_error
-# Overfitting would mean a lower training error and a larger gap. The training error
-# itself rises with depth, by more than the gap does: the deeper net is not fitted.
+# Overfitting lowers the training error. Here it rises, by more than the gap does.
 pair.round(2)
 
 # %% [markdown]
@@ -680,8 +682,7 @@ for factor in (1, 0.5**0.5):
         weight.data *= factor
     signal = np.log10(probes.probe(net, images, labels)["response_std"])
     slopes_of.append(np.polyfit(range(len(signal)), signal, 1)[0])
-lost = slopes_of[0] - slopes_of[1]
-assert abs(lost - np.log10(2) / 2) < 1e-3
+assert abs(slopes_of[0] - slopes_of[1] - np.log10(2) / 2) < 1e-3
 # Half of log10(2), 0.15 decades a layer: three decades over 20 layers.
 
 # %% [markdown]
