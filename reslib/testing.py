@@ -117,8 +117,7 @@ def entry(weights: str, folder: Path, pixels: str = "auto", **choices) -> Entry:
         net = trained_net(recipe, path) if recipe else file_net(path, **choices)
     if pixels == "torchvision" or (pixels == "auto" and recipe is None):
         return Entry(name, net.eval(), MEAN, STD)
-    mean = photographs.statistics(folder)[0]
-    mean = mean if size == len(mean) else photographs.resized(mean, size)
+    mean = photographs.resized(photographs.statistics(folder)[0], size)
     return Entry(name, net.eval(), torch.from_numpy(mean).permute(2, 0, 1), size=size)
 
 
