@@ -112,7 +112,8 @@ def worker_for(recipes: list[Recipe], out: Path, **options) -> Worker:
     worker = Worker([r for r in recipes if not on_record(r, out)], out, options, LOCK_SECONDS)
     for recipe in {(r.data, r.size): r for r in worker.recipes}.values():
         data.prepared(recipe, options["backend"], options["device"], options["data_dir"])  # once, not by each worker
-        data.images(recipe, train=True, data_dir=options["data_dir"])
+        if recipe.data != "imagenet":
+            data.images(recipe, train=True, data_dir=options["data_dir"])
         writable(out)
         machine.warn_if_no_evidence(machine.environment(torch.device("cpu"), 1))
     for number in range(len(worker.recipes)):  # what failed is tried again
