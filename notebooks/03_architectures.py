@@ -351,7 +351,7 @@ say(counted.sentence("C18", paper))
 # %% [markdown]
 # What do the options cost in whole nets? Projections where dimensions change (B) cost next to nothing in nets of basic blocks, and
 # projections everywhere (C) a few percent. In nets of bottlenecks B is no longer negligible, and C nearly doubles the net
-# ({numref}`fig-options`, {numref}`tab-options`). Option A costs what no shortcut costs in parameters, multiply-adds and, to the byte,
+# ({numref}`fig-options`). Option A costs what no shortcut costs in parameters, multiply-adds and, to the byte,
 # activation memory. No extra multiply-adds does not mean no extra time: see below.
 
 # %% tags=["hide-input"]
@@ -369,6 +369,9 @@ for data, depths in {"CIFAR": (20, 56), "ImageNet": (18, 34, 50, 152)}.items():
             }
 of_options = pd.DataFrame(rows).T.rename_axis(["net", "option"])
 against_a = of_options / of_options.xs("A", level="option") - 1
+for column in of_options:
+    by_option = of_options[column].unstack("option")
+    assert (by_option["none"] == by_option["A"]).all()  # activations too, to the byte
 
 # %% mystnb={"figure": {"caption": "Projections cost little in nets of basic blocks and much in nets of bottlenecks (50 and 152 layers on ImageNet). What options B and C add to a net with option A, in percent, counted; logarithmic scale.", "name": "fig-options"}, "image": {"alt": "Extra cost over option A. In nets of basic blocks option B adds at most 1.5 % and C about 5 %; in ResNet-50 and ResNet-152 B adds 3 to 12 % and C 76 to 90 %."}} tags=["hide-input"]
 LOOKS = list(zip("BC", "os", plots.shades(plots.RESIDUAL_HUE, 2), strict=True))
@@ -383,13 +386,6 @@ for ax, what in zip(axes, ("parameters", "multiply-adds"), strict=True):
     ax.xaxis.set_major_formatter("{x:g}")
 axes[0].invert_yaxis()
 _ = axes[0].legend(fontsize="small")
-
-# %% mystnb={"figure": {"caption": "Option A costs exactly what no shortcut costs. Parameters and multiply-adds (millions), and activations kept for the backward pass of one image (MB), counted.", "name": "tab-options"}} tags=["hide-input"]
-for column in of_options:
-    by_option = of_options[column].unstack("option")
-    assert (by_option["none"] == by_option["A"]).all()
-scaled = of_options / [1e6, 1e6, 2**20]
-scaled.unstack("option", sort=False).map("{:,.3g}".format)
 
 # %% [markdown]
 # (paper-3-4-layers)=
@@ -667,8 +663,7 @@ say(pd.DataFrame(rows)[["claim", "paper", "ours", "verdict"]].to_markdown(index=
 # - **Accuracy.** That these nets are as good as the paper says (C9, and the other half of C19) needs training. Nothing on this page
 #   says that a cheaper net is a better one.
 # - **How the paper counted.** A rule that gives all of its numbers was found by trying. That is no proof that it was the authors'.
-# - **Time on a GPU**, with larger batches or in half precision.
-# - **Peak memory.** What autograd keeps is a lower bound.
+# - **Time on a GPU**, and **peak memory**, of which what autograd keeps is a lower bound.
 # - **The receptive field of a trained net.** Which part of it a unit uses depends on the weights.
 #
 # ## Exercises
