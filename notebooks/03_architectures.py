@@ -17,9 +17,8 @@
 # %% [markdown]
 # # Architectures
 #
-# > **Sections 3.3, 3.4 and 4.2 of the paper, and the costs of section 4.1; Table 1, Fig. 3, Fig. 5.** Claims: C10 (ResNet-152 is
-# > cheaper than VGG), C17 (plain-34 costs a small part of VGG-19), C18 (a projection doubles a bottleneck), C19 (ResNet-110 has few
-# > parameters).
+# > **Sections 3.3, 3.4, 4.1 (costs) and 4.2 of the paper; Table 1, Fig. 3, Fig. 5.** Claims: C10 (ResNet-152 is cheaper than VGG),
+# > C17 (plain-34 costs a small part of VGG-19), C18 (a projection doubles a bottleneck), C19 (ResNet-110 has few parameters).
 # >
 # > **The paper says:** residual nets of up to 152 layers cost less than VGG nets of 16 and 19, and shortcuts cost nothing as long as
 # > they are identities.
@@ -28,8 +27,8 @@
 # >
 # > **Why they agree:** counts depend on nothing but the layers. Where a number differs, the paper does not say what it counted.
 # >
-# > **What this costs.** Nothing is trained and nothing is downloaded. Everything is counted from the nets themselves, but for the
-# > latencies, which are measured when the page is built. It takes about a minute on two CPU cores; there is no scale to choose.
+# > **What this costs.** Nothing is trained or downloaded: all is counted from the nets, but for the latencies, which are measured
+# > when the page is built. It takes about a minute on two CPU cores; there is no scale to choose.
 
 # %% tags=["parameters"]
 depth = 50  # the net looked at layer by layer: 18, 34, 50, 101 or 152
@@ -64,9 +63,8 @@ plots.style()
 # (paper-c17)=
 # ## What do the nets cost?
 #
-# All of Table 1 is one function of the depth. The residual nets of 18 and 34 layers use option A, as in the paper's Table 2; those
-# of 50, 101 and 152 use option B. The nets are built with shapes but without values, so even VGG-19 {cite}`simonyan2015very` takes no
-# memory.
+# All of Table 1 is one function of the depth. The residual nets of 18 and 34 layers use option A, as in the paper's Table 2; those of
+# 50, 101 and 152 use option B. Nets are built with shapes but no values: even VGG-19 {cite}`simonyan2015very` takes no memory.
 
 # %%
 residual = [f"ResNet-{d}" for d in DEPTHS]
@@ -178,8 +176,7 @@ say(
 # (paper-table-1)=
 # ## Table 1
 #
-# Do nets built by these rules agree with the paper's table? {numref}`tab-table1` is written by the modules themselves. It and the
-# numbers of the text agree with the paper's but for those in {numref}`tab-numbers`.
+# Do these nets agree with the paper? {numref}`tab-table1` is written by the modules themselves, {numref}`tab-numbers` has what differs.
 
 
 # %% tags=["hide-input"]
@@ -521,8 +518,7 @@ say(
 # Do multiply-adds tell what a net costs? Roughly its time, and not its memory ({numref}`tab-costs`). *Activation memory* is what is kept
 # from the forward for the backward pass, for one image in 32-bit numbers; weights, gradients and the optimiser come on top.
 #
-# **Prediction.** A convolution with normalisation keeps its own output and that of the ReLU, so about two copies of all maps. The wide
-# ends of bottlenecks cost little time but much memory.
+# **Prediction.** A convolution with normalisation keeps its own output and that of the ReLU: about two copies of all maps.
 
 # %%
 frame = frames[f"ResNet-{depth}"]
@@ -649,8 +645,7 @@ pd.DataFrame(rows).T
 # **C19.** ResNet-110 "has fewer parameters than other deep and thin networks such as FitNet and Highway, yet is among the
 # state-of-the-art results". The counting half holds with one exception, the Highway net {cite}`srivastava2015highway` of 32 layers,
 # whose error is larger. The other half is a matter of errors: [CIFAR-10 and analysis](05_cifar_analysis.ipynb).
-
-# %% [markdown]
+#
 # ## Verdicts
 
 # %%
@@ -660,11 +655,9 @@ say(pd.DataFrame(rows)[["claim", "paper", "ours", "verdict"]].to_markdown(index=
 # %% [markdown]
 # ## What was not tested, and why
 #
-# - **Accuracy.** That these nets are as good as the paper says (C9, and the other half of C19) needs training. Nothing on this page
-#   says that a cheaper net is a better one.
+# - **Accuracy.** That these nets are as good as the paper says (C9, and the other half of C19) needs training.
 # - **How the paper counted.** A rule that gives all of its numbers was found by trying. That is no proof that it was the authors'.
-# - **Time on a GPU**, and **peak memory**, of which what autograd keeps is a lower bound.
-# - **The receptive field of a trained net.** Which part of it a unit uses depends on the weights.
+# - **Time on a GPU; peak memory**, of which what autograd keeps is a lower bound; what part of its field a trained unit uses.
 #
 # ## Exercises
 #

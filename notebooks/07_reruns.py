@@ -245,8 +245,8 @@ if len(gap) and len(twins):
     say(
         f"{answer['C5']}. In test error ResNet-56 minus ResNet-20 is "
         f"{told(sized(gap))} points; {agree(gap)} authors agree. In training error it "
-        f"is {told(sized(fit))} points; {agree(fit)} agree. At 56 layers the plain net is "
-        f"{told(sized(twins))} points worse than its twin; {agree(twins)} agree."
+        f"is {told(sized(fit))} points; {agree(fit)} agree. At 56 layers the plain net "
+        f"is {told(sized(twins))} points worse than its twin; {agree(twins)} agree."
     )
 
 # %% [markdown]
