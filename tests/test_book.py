@@ -244,6 +244,8 @@ def test_dark_mode(site, browser):
         assert browser.run("document.documentElement.dataset.theme") == "light" and browser.run(luminance) > 200
         browser.open(page.as_uri(), scheme="dark")
         assert browser.run("document.documentElement.dataset.theme") == "dark" and browser.run(luminance) < 60
+        grounds = "[...document.querySelectorAll('.text_html:has(.drawn)')].map(e => getComputedStyle(e).backgroundColor)"
+        assert set(browser.run(grounds)) <= {"rgba(0, 0, 0, 0)"}, page
         letters = "[...document.querySelectorAll('.plot-wide text')].map(t => getComputedStyle(t).fill)"
         assert not {"rgb(0, 0, 0)", "rgb(38, 38, 38)"} & set(browser.run(letters)), page  # they would be lost on dark ground
 
