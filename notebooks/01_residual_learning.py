@@ -517,10 +517,10 @@ assert trained.weights_sha256 == weights_sha256(sgd(digits))
 # %% [markdown]
 # *Training error* can mean two things. The *running* one is that of the augmented batches as they come. A *clean pass* goes
 # over all training images at the end, not augmented, in test mode, and verdicts use it. In test mode BN uses moving averages of
-# the batch statistics; they can also be *recomputed* over the training set. {numref}`tab-choices` shows what such choices,
+# the batch statistics; they can also be *recomputed* over the training set. {numref}`tab-reporting` shows what such choices,
 # which the paper leaves open, change at its scale. Our headline is always the last iteration.
 
-# %% mystnb={"figure": {"caption": "What the paper leaves unsaid, priced on our own runs at its scale: test error by the best iteration on the test images, or with recomputed BN; training error by the running mean. Points, means over the runs of each net.", "name": "tab-choices"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "What the paper leaves unsaid, priced on our own runs at its scale: test error by the best iteration on the test images, or with recomputed BN; training error by the running mean. Points, means over the runs of each net.", "name": "tab-reporting"}} tags=["hide-input"]
 costs = reslib.records(own).assign(net=[run.recipe.told for run in own])
 costs["best on test − last"] = costs.best_test_error - costs.test_error
 costs["recomputed BN − moving"] = costs.test_error_recomputed_bn - costs.test_error
