@@ -62,7 +62,8 @@ class Ranks:
             said = f"{error}".partition("\n")[0]
             if self.count == 1 or not re.search("gloo|nccl|connection|timed out", said, re.IGNORECASE):
                 raise
-            raise ConnectionError(f"rank {self.rank}: another process of this run is gone, or does not answer ({said}): the "
+            why = re.sub(r"\[/\S+\] ", "", said).partition(". ")[0]  # without gloo's own places and advice
+            raise ConnectionError(f"rank {self.rank}: another process of this run is gone, or does not answer ({why}): the "
                                   "same command goes on from the last checkpoint.") from None  # fmt: skip
 
     @contextlib.contextmanager
