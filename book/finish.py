@@ -24,6 +24,7 @@ def finish(site, scripts, done):
         shutil.copytree(folder(), site / "records", dirs_exist_ok=True)
     links.tie(site, {path.stem: evidence(site, path) for path in done})
     icons(site)
+    thin(site)
     if fetched := network(site):
         raise SystemExit("the book would use the network:\n" + "\n".join(fetched))
     if silent := untold(site):
@@ -91,6 +92,16 @@ LOOK = """/* icons: the shapes of Font Awesome Free (CC BY 4.0), as masks of the
 :root { --pst-icon-external-link: ""; --pst-icon-download: ""; --pst-icon-search-minus: ""; --pst-breadcrumb-divider: "/"; }
 :is(.admonition-title, .versionmodified, .onthispage)::after { content: none !important; }
 .fa-lg { font-size: 1.25em; vertical-align: -0.075em; }"""
+
+
+def thin(site):
+    """Drop from the themes' styles the rules of single classes that no page and no script names: a third of their bytes."""
+    texts = [path.read_text(encoding="utf-8") for path in site.rglob("*") if path.suffix in (".html", ".js")]
+    words = {word for text in texts for word in re.findall(r"[A-Za-z][\w-]*", text)}
+    for style in (site / "_static" / "styles" / "pydata-sphinx-theme.css", site / "_static" / "sphinx-design.min.css"):
+        text = style.read_text(encoding="utf-8")
+        named = re.sub(r"(?<=[{}])\.([A-Za-z][\w-]*)\{[^{}]*\}", lambda rule: rule[0] if rule[1] in words else "", text)
+        style.write_text(named, encoding="utf-8")
 
 
 def untold(site):
