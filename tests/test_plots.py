@@ -178,3 +178,11 @@ def test_names_may_stand_on_an_axis():
     ax.plot([1.0, 2.0, 3.0], ["CIFAR, 20 layers", "CIFAR, 56 layers", "ImageNet"], "o")
     ax.legend()
     assert svg.html(ax.figure).count("<svg") == 2
+
+
+def test_a_map_with_a_colour_bar_is_a_picture():
+    _, ax = plt.subplots()
+    mesh = ax.pcolormesh(np.arange(4.0).reshape(2, 2), cmap="Blues")
+    ax.figure.colorbar(mesh)
+    drawn = svg.svg(ax.figure, "", "plot-wide")
+    assert drawn.count("<image") == 2 and not mesh.get_rasterized()

@@ -16,6 +16,7 @@ from collections import Counter
 from functools import partial
 
 import matplotlib.pyplot as plt
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
@@ -76,7 +77,11 @@ def svg(figure: Figure, alt: str, kind: str, narrow: bool = False) -> str:
     undo = _narrowed(figure) if narrow else []
     for ax in figure.axes:
         undo += _direct_labels(ax)
-        for artist in [*ax.lines, *ax.patches] if ax.images else []:  # what lies over a picture, which is as it is on any page
+        meshes = [mesh for mesh in ax.collections if isinstance(mesh, QuadMesh)]
+        for mesh in meshes:  # a picture, as its colour bar is
+            undo.append(partial(mesh.set_rasterized, mesh.get_rasterized()))
+            mesh.set_rasterized(True)
+        for artist in [*ax.lines, *ax.patches, *ax.texts] if ax.images or meshes else []:  # the same over it on any page
             undo.append(partial(artist.set_gid, artist.get_gid()))
             artist.set_gid("over")
     file = io.StringIO()
@@ -135,7 +140,9 @@ def _pair(match) -> str:
     over, name, colour = match.groups()
     if over:
         return f"<g>{over}</g>"
-    if max(to_rgb(colour)) - min(to_rgb(colour)) > 0.35:  # a colour that says something, no grey and no pastel ground
+    if (
+        name == "stroke" and max(to_rgb(colour)) - min(to_rgb(colour)) > 0.35
+    ):  # a colour that says something, no grey and no pastel ground
         colour = tinted(colour, min(SEEN, luminance(colour)))
     return f"{name}: {colour}; {name}: light-dark({colour}, {dark(colour)})"  # a browser that knows no pairs keeps the first
 
