@@ -8,10 +8,12 @@ import math
 import re
 from html import escape
 
-GLYPHS = {"good": "✓", "bad": "✗", "open": "≈", "waiting": "…"}
+GLYPHS = {"good": "✓", "bad": "✗", "open": "≈", "waiting": "…", "same": "→", "opposite": "←"}
 WORDS = {
-    "good": ("holds", "replicated", "agrees", "supported", "same direction"),
-    "bad": ("does not hold", "not replicated", "disagrees", "contradicted", "opposite direction"),
+    "good": ("holds", "replicated", "agrees", "supported"),
+    "bad": ("does not hold", "not replicated", "disagrees", "contradicted"),
+    "same": ("same direction",),  # a direction judges nothing: neither a tick nor a cross
+    "opposite": ("opposite direction",),
     "waiting": ("incomplete", "shown"),
 }
 
@@ -70,7 +72,7 @@ def public(row, reruns):
 
 
 def look(verdict):
-    """good, bad, waiting or open: how a verdict's word is shown."""
+    """How a verdict's word is shown: a name of GLYPHS."""
     word = re.sub(r" \(.*| at initialisation|, not judged", "", verdict)
     return next((name for name, words in WORDS.items() if word in words), "open")
 

@@ -17,7 +17,7 @@ class ParameterError(ValueError):
 
 
 def check(scope: dict, **readers: Callable) -> None:
-    """Read each named variable of a notebook by its reader, in place, and say what was understood.
+    """Read each named variable of a notebook by its reader, in place.
 
     scope: the notebook's `globals()`. Raises ParameterError for a bad value, or a name that papermill injected and the
     notebook does not have.
@@ -30,7 +30,6 @@ def check(scope: dict, **readers: Callable) -> None:
             scope[name] = reader(scope[name])
         except (ValueError, TypeError, OverflowError) as error:
             raise ParameterError(f"{name}: {error}") from None
-    print(", ".join(f"{name} = {scope[name]!r}" for name in readers))
 
 
 def injected(cells: list[str]) -> list[str]:
