@@ -23,8 +23,8 @@
 # >
 # > **The paper says:** a plain net of 56 layers fits its own training set worse than one of 20. Residual nets do not.
 # >
-# > **We see:** the same in every public rerun that reports it, at the paper's scale. Our own runs there are under way; those of
-# > 20 layers agree with the paper.
+# > **We see:** the same in every public rerun at the paper's scale that reports training errors. Of our own runs there,
+# > {numref}`tab-ours` has those that are recorded; a verdict waits for all that are planned.
 # >
 # > **Why they agree:** what depth costs a plain net is several times the spread over seeds and authors. But the paper's
 # > sentence about gradients needs a limit: before training they do *explode* in deep plain nets, in spite of batch
@@ -94,7 +94,7 @@ torch.set_num_threads(1)  # what is live here is too small to be shared out
 # ## The deeper net is worse
 #
 # Is learning better networks as easy as stacking more layers? No: {numref}`fig-degradation` shows that a *plain* net of 56
-# layers ends with a higher error than one of 20, **on the training images too**. A plain net is a stack of 3x3 convolutions,
+# layers ends with a higher error than one of 20, **on the training images too**. A plain net is a stack of 3×3 convolutions,
 # each followed by batch normalisation (BN, {cite:t}`ioffe2015batch`) and a ReLU, $\sigma(x) = \max(0, x)$. With a *shortcut*
 # around every two layers it is a *residual* net, and there the deeper one is the better.
 #
@@ -108,10 +108,10 @@ figures.learning(reslib.curves(own), PRINTED, axes)
 
 # %% [markdown]
 # One run a net proves little. {numref}`fig-public` has all public reruns at the paper's scale, and {numref}`tab-public` their
-# means. What depth costs a plain net, a few points, is far outside the spread over authors.
+# means. What depth costs a plain net, a few points, is several times what authors differ by.
 #
 # **Predictions.** The training error of plain-56 lies above that of plain-20 (C1). Both errors of ResNet-56 lie below those of
-# ResNet-20 (C5). The public reruns bear out both.
+# ResNet-20 (C5). By the rule for public runs, the reruns agree with both.
 
 # %% mystnb={"figure": {"caption": "Right of zero the deeper net is worse: every plain pair (squares), on training as on test images. Left of zero it is better: nearly every residual pair (circles). A point is an author; the bar is the mean over authors with its 95 % interval; hollow points are recipes far from the paper's. Diamonds: the paper (plain nets read off its Fig. 6).", "name": "fig-public"}, "image": {"alt": "Four rows of points, one point an author. The rows of plain-56 minus plain-20 lie right of zero, at about 3 points, those of ResNet-56 minus ResNet-20 left of zero, in training and in test error."}} tags=["hide-input"]
 pairs = reruns.depth_pairs(PRINTED)
@@ -123,8 +123,8 @@ figures.strips_table(pairs)
 
 # %% [markdown]
 # Where these numbers come from is the subject of the [chapter on public reruns](07_reruns.ipynb). {numref}`tab-ours` has our
-# own runs on CIFAR-10 {cite:p}`krizhevsky2009learning` so far. Five seeds of each net are planned, and until they are in our
-# verdict on C1 and C5 is open.
+# own runs on CIFAR-10 {cite:p}`krizhevsky2009learning` so far. Five seeds of each net are planned. Until all are in, C1 and C5
+# are *incomplete* by our own runs.
 
 # %% mystnb={"figure": {"caption": "Our own runs of the four nets on the paper's images: final errors (%), means over n seeds. The 16,000 iterations of night scale are a quarter of the paper's schedule. The paper's test errors of plain nets are read off Fig. 6, to within half a point.", "name": "tab-ours"}} tags=["hide-input"]
 rows = {
@@ -149,11 +149,11 @@ table_ours.style.format("{:.1f}", na_rep="").format("{:.0f}", subset=["n"])
 # visible layer by layer. More layers can enrich the levels, and the best ImageNet results before 2015 came from nets of 16 to
 # 30 layers {cite:p}`simonyan2015very,szegedy2015going,ioffe2015batch`.
 #
-# One reason can be computed. A unit sees only a window of the image, its *receptive field*, and each 3x3 convolution widens it.
-# By {numref}`tab-field` no unit of an 8-layer net sees a whole CIFAR image of 32x32 pixels before the maps are averaged, so
-# none can hold a feature of a whole object. At 20 layers the last two *stages*, runs of layers on maps of one size, can.
+# One reason can be computed. A unit sees only a window of the image, its *receptive field*, and each 3×3 convolution widens it.
+# By {numref}`tab-field` no unit of an 8-layer net sees a whole CIFAR image of 32×32 pixels before the maps are averaged, so
+# none can see an object that fills the image. At 20 layers the last two *stages*, runs of layers on maps of one size, can.
 
-# %% mystnb={"figure": {"caption": "Depth widens what a unit can see: receptive field, in pixels of the 32x32 input, at the end of each stage of plain nets.", "name": "tab-field"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Depth widens what a unit can see: receptive field, in pixels of the 32\u00d732 input, at the end of each stage of plain nets.", "name": "tab-field"}} tags=["hide-input"]
 fields = {}
 for depth in (8, 20, 56):
     rows = counts.layers(counts.shape_of(reslib.cifar_plain, depth), 32)
@@ -201,7 +201,8 @@ with torch.inference_mode():
 # the search: stochastic gradient descent (SGD) does not find a solution that is known to exist.
 #
 # **Prediction (C21).** A trained plain-20 extended to 56 layers keeps its training error, and plain-56 trained from scratch
-# ends above it. {numref}`tab-extended` bears it out, with our own nets for the first half and a public one for the second.
+# ends above it. {numref}`tab-extended` shows the first half with our own nets. Beside them stands a public plain-56, because
+# the second half, between nets of our own, waits for all planned runs.
 
 # %% mystnb={"figure": {"caption": "The extended net computes what it was made of: training error (%, a clean pass over all training images) of our plain-20 at the paper's scale, of the same net extended to 56 layers, and of a public plain-56 trained from scratch (a-martyn, weights measured by us).", "name": "tab-extended"}} tags=["hide-input"]
 audited = audit.audits().query("source == 'a-martyn/resnet'").set_index("net")
@@ -290,8 +291,8 @@ assert torch.allclose(F + x, H, atol=1e-4)
 # ### Easier to learn
 #
 # Why should $\mathcal{F}$ be easier to learn than $\mathcal{H}$? Because good functions may be closer to the identity than to
-# zero. The paper calls this *preconditioning*: the solver starts near a reasonable answer and only has to find the rest. "If
-# identity mappings are optimal, the solvers may simply drive the weights of the multiple nonlinear layers toward zero".
+# zero. The paper calls this *preconditioning*: the solver has to find only how they differ from the identity. In the extreme,
+# "if identity mappings are optimal, the solvers may simply drive the weights of the multiple nonlinear layers toward zero".
 #
 # With BN the quoted sentence is not true as it stands. Shrinking the weights in front of a BN changes nothing, because BN
 # divides by their size. What makes $\mathcal{F}$ vanish is the *scale* of its last BN:
@@ -308,9 +309,9 @@ nn.init.zeros_(block.bn2.weight)  # the scale of the last BN; its shift is zero 
 assert torch.equal(block(x), x)  # the identity, exactly
 
 # %% [markdown]
-# Is the identity easy to learn, then? {numref}`tab-learn-identity` tries stacks of one, three and nine blocks, which shall
-# compute the identity of random feature maps: plain blocks, residual blocks, and residual blocks whose last BN scale starts at
-# zero. Each kind gets the learning rate that serves it best, chosen with another seed.
+# Is the identity easy to learn, then? {numref}`tab-learn-identity` trains stacks of one, three and nine blocks to return
+# random feature maps as they are: plain blocks, residual blocks, and residual blocks whose last BN scale starts at zero. Each
+# stack gets the learning rate that serves it best, chosen with another seed.
 #
 # **Prediction.** Residual stacks come closer to the identity than plain ones.
 
@@ -356,10 +357,10 @@ learned_table
 
 # %% [markdown]
 # At two and six layers the prediction holds by far. At 18 layers ordinary residual blocks are no better than plain ones in
-# these few steps, and the reason is instructive. BN gives every untrained $\mathcal{F}$ the size of one, and nine of them add
-# up: the stack does *not* start near the identity. So "the identity is easy" holds for each block, and for a deep stack only if
-# it starts with small scales, which the paper does not do. The [chapter on shortcuts](02_shortcuts.ipynb) asks the same of
-# functions *near* the identity.
+# these few steps. BN gives the output of every untrained $\mathcal{F}$ a standard deviation of one, and nine of them add up: the
+# stack does *not* start near the identity. So the identity is easy for short stacks, and for a deep one only if it starts with
+# small scales, which the paper does not do. The [chapter on shortcuts](02_shortcuts.ipynb) asks the same of functions *near* the
+# identity.
 
 # %% [markdown]
 # (paper-4-1-gradients)=
@@ -404,10 +405,11 @@ torch.testing.assert_close(grads[1], grads[0] @ jacobian)
 # third of the layers is within a factor of 100, either way, of that in the last third. (The forward half is no test. BN itself
 # sets the standard deviation of each response.)
 #
-# {numref}`fig-gradient-map` shows recorded gradients layer by layer. At the paper's scale the gradient of plain-20 stays even
-# for all 64,000 iterations. In plain-56 it is large at the first layers, *before* training, and does not vanish afterwards.
+# {numref}`fig-gradient-map` shows recorded gradients layer by layer. At the paper's scale the gradient of plain-20 is nearly
+# even from soon after the start to the last iteration. In plain-56, in short training, it is large at the first layers *before*
+# the first step, and does not vanish afterwards.
 
-# %% mystnb={"figure": {"caption": "The gradient at every layer over the course of training, in decades (powers of ten) above (red) or below (blue) its level in the last third of the layers. Top: 20 layers at the paper's scale. Bottom: 56 layers in short training (CIFAR-10 at 16x16, 1,600 iterations). Only plain-56 before its first step is far from even. Norm of the derivative of the loss by each layer's response after BN; means over seeds.", "name": "fig-gradient-map"}, "image": {"alt": "Four heat maps of layers over training steps. The maps of plain-20, ResNet-20 and ResNet-56 are pale throughout; that of plain-56 is dark red at its lower layers at step 0, more than three decades, and pale afterwards."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The gradient at every layer over the course of training, in decades (powers of ten) above (red) or below (blue) its level in the last third of the layers. Top: 20 layers at the paper's scale. Bottom: 56 layers in short training (CIFAR-10 at 16\u00d716, 1,600 iterations). Only plain-56 before its first step is far from even. Norm of the derivative of the loss by each layer's response after BN; means over seeds.", "name": "fig-gradient-map"}, "image": {"alt": "Four heat maps of layers over training steps. The maps of plain-20, ResNet-20 and ResNet-56 are pale throughout; that of plain-56 is dark red at its lower layers at step 0, more than three decades, and pale afterwards."}} tags=["hide-input"]
 figure, axes = plt.subplots(2, 2, figsize=(8, 5.6), sharey="row")
 order = ("plain-20", "ResNet-20", "plain-56", "ResNet-56")
 for ax, net in zip(axes.flat, order, strict=True):
@@ -416,10 +418,10 @@ for ax, net in zip(axes.flat, order, strict=True):
 _ = figure.colorbar(image, ax=axes, label="decades above the last third")
 
 # %% [markdown]
-# {numref}`tab-gradient` has the same as ratios, with the trained public nets of 56 layers. In trained plain-56, the gradient of
-# the first third is a few times that of the last. It has not vanished, as the paper says. But before the first step it is more
-# than a hundred times as large: an *explosion*, which the paper does not mention. By its rule C3 is therefore unclear,
-# in short training. (Plain-110 is another story, told in the [chapter on CIFAR-10](05_cifar_analysis.ipynb).)
+# {numref}`tab-gradient` has the same as ratios, with the trained public nets. In the public plain-56 the gradient of the first
+# third is a few times that of the last: after the whole schedule it has not vanished. But before the first step it is more than
+# a hundred times as large, an *explosion*, of which section 4.1 does not speak. In short training C3 is *unclear* by its rule,
+# which asks about plain-110 as well (see the [chapter on CIFAR-10](05_cifar_analysis.ipynb)).
 
 # %% mystnb={"figure": {"caption": "Gradient in the first third of the layers over that in the last third (geometric means over layers and seeds): before training, after 1 % of it, and at its end; `pocket` is the short training. Between 0.01 and 100 it counts as healthy. Of the public nets only the trained weights are known.", "name": "tab-gradient"}} tags=["hide-input"]
 ratios = chapter.gradient_ratios(recorded)
@@ -443,11 +445,11 @@ ratios.style.format("{:.2g}", na_rep="")
 # as kept; over the layers of plain-56 that is a factor of 3.5.
 #
 # {numref}`fig-initialisation` is this measurement, with weights by He's rule (a normal distribution of standard deviation
-# $\sqrt{2/\mathrm{fan}}$, the fan being the number of inputs of a unit), on CIFAR-10 at 32x32, the paper's nets at five depths,
-# with ten draws of the weights each. The rule and its margin were committed before these draws were made. It could not be blind
-# altogether: recorded runs had shown by then that the gradient of plain nets grows on its way back.
+# $\sqrt{2/\mathrm{fan}}$, the fan being the number of inputs of a unit), on CIFAR-10 at 32×32, the paper's nets at five depths,
+# with ten draws of the weights each. The rule and its margin were committed before these draws were made. But it was not quite
+# blind: recorded runs had shown by then that the gradient of plain nets grows on its way back.
 
-# %% mystnb={"figure": {"caption": "What a layer does before training. With BN the signal is kept exactly (left, on zero), but the gradient of plain nets grows at every depth (right, squares), and that of residual nets by less a layer the deeper they are (circles). Without BN plain nets lose the signal slowly, less where the padding is circular; residual nets gain. Slopes over the layers, means of ten draws; bars: the range of all; grey: the margin of the rule. CIFAR-10 at 32x32, He's initialisation.", "name": "fig-initialisation"}, "image": {"alt": "Two panels of decades a layer over depth, forward and backward. Forward, the two nets with BN lie on zero. Backward, plain nets with BN lie at about 0.07 at all depths, residual nets with BN fall from about 0.05 at 20 layers to 0.01 at 110."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "What a layer does before training. With BN the signal is kept exactly (left, on zero), but the gradient of plain nets grows at every depth (right, squares), and that of residual nets by less a layer the deeper they are (circles). Without BN plain nets lose the signal slowly, less where the padding is circular; residual nets gain. Slopes over the layers, means of ten draws; bars: the range of all; grey: the margin of the rule. CIFAR-10 at 32\u00d732, He's initialisation.", "name": "fig-initialisation"}, "image": {"alt": "Two panels of decades a layer over depth, forward and backward. Forward, the two nets with BN lie on zero. Backward, plain nets with BN lie at about 0.07 at all depths, residual nets with BN fall from about 0.05 at 20 layers to 0.01 at 110."}} tags=["hide-input"]
 slopes = start.table()
 figure, axes = plt.subplots(1, 2, sharey=True, figsize=(8, 4.2))
 for ax in axes:
@@ -488,7 +490,7 @@ table_c22
 # ## How the nets are trained
 #
 # All of section 4.2's training fits into one loop: SGD with batches of 128 images, momentum 0.9, weight decay $10^{-4}$, and a
-# learning rate of 0.1 that is divided by 10 after a half and three quarters of the 64,000 iterations. (The [chapter on
+# learning rate of 0.1 that is divided by 10 after half and three quarters of the 64,000 iterations. (The [chapter on
 # CIFAR-10](05_cifar_analysis.ipynb) has the protocol in full.) The last line asserts that the trainer of `reslib`, which adds
 # checkpoints and records, ends with the same weights to the last bit. It runs here on scanned digits, to save time.
 
@@ -551,7 +553,7 @@ _ = figure.suptitle(about)
 # taken for one another.
 #
 # - *Explosion at the start.* The gradient grows on its way back, as computed above. At the paper's learning rate the first
-#   steps then throw the weights of a deep plain net far away, and it learns nothing for a long time. Shortcuts prevent most.
+#   steps then throw the weights of a deep plain net far away, and for long it learns nothing. Shortcuts prevent most of this.
 # - *Degradation.* After the whole schedule a deeper plain net has the higher training error, although it has started. The gap
 #   is a few points ({numref}`tab-public`), not tens of them. Shortcuts are the paper's cure for this.
 #
@@ -579,7 +581,7 @@ for ax in axes.flat:
     ax.label_outer()
 _ = figure.colorbar(image, ax=axes, label="decades above the last third")
 
-# %% mystnb={"figure": {"caption": "Each treatment of the start lets plain-56 start. Training error at the end (%, a clean pass, mean over the recorded seeds) and how many runs start; pocket scale.", "name": "tab-treatments"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Every treated plain-56 starts; of the untreated some do not. Training error at the end (%, a clean pass, mean over the recorded seeds) and how many runs start; pocket scale.", "name": "tab-treatments"}} tags=["hide-input"]
 ends = pd.DataFrame(index=NETS, columns=treatments, data="")
 for ((net, treatment), _), runs_of in treated.items():
     if runs_of:
@@ -590,10 +592,10 @@ assert ends.loc["plain-56"].str[:2].astype(float).idxmax() == "as it is"
 ends
 
 # %% [markdown]
-# {numref}`fig-first-steps` and {numref}`tab-treatments` explore, with the seeds recorded so far; no claim is judged by them.
-# The direction is the predicted one: each treatment lets plain-56 start. ResNet-56 gains too, so a rough start costs it
-# something as well. None of this shows degradation, because at this scale nets are far from trained. A comparison with a net
-# that never starts says nothing about C1.
+# {numref}`fig-first-steps` and {numref}`tab-treatments` explore, with the few seeds recorded so far; no claim is judged by them.
+# The direction is the predicted one: every treated plain-56 starts, while of the untreated ones some do not. ResNet-56 ends
+# lower too, so a rough start may cost it something as well. None of this shows degradation, because at this scale nets are far
+# from trained. A comparison with a net that never starts says nothing about C1.
 
 # %% [markdown]
 # ## Verdicts
@@ -612,12 +614,12 @@ chapter.report(runs, missing)  # of the section on short training
 # %% [markdown]
 # ## What was not tested, and why
 #
-# - **56 layers by our own runs at the paper's scale.** They are planned, five seeds of each net. Until they are in, the verdict
-#   at that scale rests on public runs.
+# - **All planned runs of our own at the paper's scale.** {numref}`tab-ours` has those that are recorded. Until the others are in,
+#   only public runs judge C1 and C5 there.
 # - **More iterations** (C4), **other depths** (C13) and **the other shortcuts** (C8) belong to later chapters; **ImageNet**
 #   (C2) needs the data, and days on a GPU.
 # - **Why** plain nets are hard to optimise. The paper conjectures "exponentially low convergence rates" and leaves it open. A
-#   gradient that does not vanish in a net rules out one explanation for that net, and proves none.
+#   gradient that does not vanish in a net rules out one explanation for that net, and proves no other.
 
 # %% [markdown]
 # ## Exercises

@@ -18,17 +18,16 @@
 # # Shortcuts
 #
 # > **Sections 3.2, 3.3 and 4.1 of the paper; Eq. 1 and 2, Table 3.** Claims: C8 (options A, B and C all beat the plain net and
-# > differ little), C11 (an identity shortcut is free), C12 (a shortcut round a single layer brings no advantage).
+# > differ little), C11 (an identity shortcut is free), C12 (a shortcut around a single layer brings no advantage).
 # >
 # > **The paper says:** an identity shortcut costs nothing, any kind of shortcut beats none by a wide margin, and which kind
 # > matters little.
 # >
-# > **We see:** the counts agree exactly. In public reruns at the paper's scale, nets with identity shortcuts and nets with a few
-# > projections are both far ahead of the plain net, and cannot be told apart. Option C and one-layer blocks were tried in short
-# > training only, which decides nothing.
+# > **We see:** parameters and multiply-adds are equal, exactly. In public reruns at the paper's scale, nets of 56 layers with
+# > identity shortcuts (A) and with a few projections (B) are both far ahead of the plain net, and cannot be told apart. Option C
+# > and one-layer blocks were tried in short training only, which decides nothing.
 # >
-# > **Why they agree:** options A and B differ in very few shortcuts of a deep net. All others are the same identity, and the
-# > identity is what helps.
+# > **Why A and B are so close:** they differ in very few shortcuts of a deep net. All others are the same identity.
 # >
 # > **What this costs.** About a minute on one core, nothing downloaded. Recorded runs take minutes each at `pocket` scale.
 
@@ -100,8 +99,8 @@ torch.set_num_threads(1)  # what is live here is too small to be shared out
 # ## What a shortcut is worth
 #
 # Does it matter whether there is a shortcut, and which? By {numref}`fig-options-public` the first matters very much at 56
-# layers, and the second hardly at all. A plain net is a net without shortcuts. Options A and B, explained below, have
-# identities everywhere, or a few projections.
+# layers, and the second hardly at all. A plain net is a net without shortcuts. Of the options explained below, A has identities
+# everywhere, and B has a few projections.
 
 # %% tags=["hide-input"]
 public = reruns.reruns()
@@ -214,10 +213,11 @@ torch.testing.assert_close(bn(x @ W1.T + bias), bn(x @ W1.T), rtol=1e-3, atol=1e
 # (paper-3-2-general)=
 # ### Fully connected, with two layers or three
 #
-# Do shortcuts help only convolutional nets, and only with two layers in a block? No: in {numref}`fig-fully-connected` fully
-# connected nets show the same, and $\mathcal{F}$ may have three layers ("more layers are possible"). The images are scanned
-# digits {cite}`alpaydin1998optical` of 8x8 pixels. All nets compared have the same number of layers, the same width and the
-# same learning rate. The deeper plain net is the worse one. How much worse says nothing about the paper's nets.
+# Do shortcuts help only convolutional nets, and only with two layers in a block? No: {numref}`fig-fully-connected` shows the
+# same direction in fully connected nets, with two layers in $\mathcal{F}$ and with three ("more layers are possible", says
+# section 3.2). The images are scanned digits {cite}`alpaydin1998optical` of 8×8 pixels. All nets compared have the same number
+# of layers, the same width and the same learning rate. The deeper plain net is the worse one. How much worse says nothing about
+# the paper's nets.
 
 
 # %%
@@ -286,7 +286,7 @@ assert last[24, "plain"] > last[12, "plain"]
 # | B | identity | projection $W_s$ | few |
 # | C | projection $W_s$ | projection $W_s$ | many |
 #
-# B and C differ only inside a stage. A projection is one matrix applied at every position, a 1x1 convolution, followed by BN
+# B and C differ only inside a stage. A projection is one matrix applied at every position, a 1×1 convolution, followed by BN
 # like every other convolution. "When the shortcuts go across feature maps of two sizes, they are performed with a stride of 2":
 # A and the projections alike read every second row and column. In full:
 
@@ -332,12 +332,12 @@ for row, (where, modules) in zip(axes, WHERE.items(), strict=True):
 # (paper-c11)=
 # ## An identity shortcut is free
 #
-# **C11.** Does an identity shortcut cost anything? No: "neither extra parameter nor computational complexity", "except for the
+# **C11.** Does an identity shortcut cost anything? No: "neither extra parameter nor computation complexity", "except for the
 # negligible element-wise addition". {numref}`tab-free` counts it. A *multiply-add* is one multiplication and one addition in a
 # convolution or a fully connected layer; the paper calls it a FLOP. With option A both counts equal those of the plain net
 # exactly. That is why the paper uses A where it compares a plain net with a residual one: the two differ in the shortcut alone.
 
-# %% mystnb={"figure": {"caption": "Option A has exactly the parameters and multiply-adds of the plain net, and its additions are a small part of them. B has projections in very few shortcuts, C in all. Counted from the modules, for one image of 32x32 (CIFAR) or 224x224 pixels (ImageNet).", "name": "tab-free"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Option A has exactly the parameters and multiply-adds of the plain net, and its additions are a small part of them. B has projections in very few shortcuts, C in all. Counted from the modules, for one image of 32\u00d732 (CIFAR) or 224\u00d7224 pixels (ImageNet).", "name": "tab-free"}} tags=["hide-input"]
 MADE = {f"CIFAR, {depth}": (reslib.cifar_resnet, depth, 32) for depth in depths}
 MADE |= {f"ImageNet, {d}": (reslib.imagenet_resnet, d, 224) for d in (18, 34)}
 rows, projections = {}, {}
@@ -422,16 +422,16 @@ torch.testing.assert_close(as_plain(net)(images), net(images))
 
 # %% [markdown]
 # This is about what such nets can *express*. How easily they *learn* is another question: weight decay pulls a one-layer block
-# towards the identity and not towards zero, and training starts near another function. Only training can tell. Short training,
-# at the end of this chapter, shows that a one-layer shortcut does help a deep net to start.
+# towards the identity and not towards zero, and training starts near another function. Only training can tell. In short
+# training, at the end of this chapter, deep nets of one-layer blocks start more often than plain ones.
 #
 # (paper-3-1-identity)=
 # ## Close to the identity
 #
-# Why should a residual block be easier to train? The paper's reason (section 3.1) is that good functions may be close to the
-# identity: "it should be easier for the solver to find the perturbations with reference to an identity mapping, than to learn
-# the function as a new one". And "if identity mappings are optimal, the solvers may simply drive the weights of the multiple
-# nonlinear layers toward zero".
+# Why should a residual block be easier to train? The paper's reason (section 3.1) is that good functions may be closer to the
+# identity than to zero: then "it should be easier for the solver to find the perturbations with reference to an identity
+# mapping, than to learn the function as a new one". And "if identity mappings are optimal, the solvers may simply drive the
+# weights of the multiple nonlinear layers toward zero".
 #
 # With BN that last sentence is not true as it stands. Weights in front of BN can be as small as they like: BN divides by their
 # size, and the block computes the same. What makes $\mathcal{F}$ vanish is the *scale* of its last BN:
@@ -517,17 +517,18 @@ chosen = ends.lr.first().map("{:g}".format).unstack("layers")
 # %% [markdown]
 # The prediction holds for two and six layers ({numref}`tab-identity`). The longest stack shows its limit. BN gives every
 # $\mathcal{F}$ the variance one at the start, so the sum grows with each block, and a long stack starts far from the identity.
-# No learning rate that was tried leads back. A zero start does, at every length: the identity is *easy to keep*, if training
-# starts near it. The paper's nets do not start there; later recipes do {cite}`goyal2017accurate`, or move the ReLU out of the
-# shortcut's way {cite}`he2016identity`.
+# No learning rate that was tried leads back. From a zero start every stack stays close: the identity is *easy to keep*, if
+# training starts near it. The paper's nets do not start there. Later recipes do {cite}`goyal2017accurate`, and later nets move
+# the ReLU out of the shortcut's way {cite}`he2016identity`.
 #
 # (paper-table-3)=
 # (paper-c8)=
 # ## Which option is best?
 #
-# **C8.** The paper compares the options on ImageNet with 34 layers, one run of each ({numref}`tab-table3`). Every option is
-# several times further from the plain net than from the other options. The paper explains the order by A's zero channels, which
-# "have no residual learning", and C's extra parameters, and concludes that "projection shortcuts are not essential".
+# **C8.** The paper compares the options on ImageNet with 34 layers, one run of each as far as it says ({numref}`tab-table3`).
+# Every option is several times further from the plain net than from the other options. The paper explains the order by A's zero
+# channels, which "have no residual learning", and C's extra parameters, and concludes that "projection shortcuts are not
+# essential".
 
 # %% mystnb={"figure": {"caption": "Table 3 of the paper: ImageNet, 34 layers, 10-crop testing, one run each. The step from none to A is several times the others.", "name": "tab-table3"}} tags=["hide-input"]
 names = {"none": "plain34", "A": "resnet34A", "B": "resnet34B", "C": "resnet34C"}
@@ -539,9 +540,9 @@ table["better than the one above (points, top-1)"] = -table["top-1 error (%)"].d
 table.style.format("{:.2f}", na_rep="")
 
 # %% [markdown]
-# Single runs do not show an order: the steps among A, B and C are as small as the difference between two runs of one net. How
-# many runs would show them is computed in [the appendix](08_one_run.ipynb). The paper's conclusion needs no order, only that
-# the three lie close together and the plain net far away. On CIFAR-10 the public reruns above say the same of A and B.
+# Single runs do not show an order: on CIFAR-10 two runs of one net differ by about as much as A from B or B from C here. How
+# many runs would show it is computed in [the appendix](08_one_run.ipynb). The paper's conclusion needs no order, only that the
+# three lie close together and the plain net far away. In the public reruns above, the means of A and B do so on CIFAR-10.
 #
 # | where | what the choice changes | choose |
 # |---|---|---|
@@ -556,7 +557,7 @@ table.style.format("{:.2f}", na_rep="")
 #
 # What do our own runs of all options show? Only how nets *start*: unless `scale` says otherwise, they see small images, for far
 # fewer iterations than the paper's. Deep plain nets often fail to start then ([chapter 1](01_residual_learning.ipynb)), and
-# even ResNet-56 is worse than ResNet-20. So these runs give directions and judge nothing.
+# ResNet-56 is still behind ResNet-20. So these runs give directions and judge nothing.
 
 # %% tags=["hide-input"]
 table = reslib.records(runs)
@@ -565,7 +566,7 @@ table.loc[table.layers == 1, "kind"] = "A, one layer"
 about = plots.about(planned[0], len(seeds))
 order = [k for k in ("plain", "A, one layer", "A", "B", "C") if k in set(table.kind)]
 
-# %% mystnb={"figure": {"caption": "In short training every shortcut helps a deep net to start, also one round a single layer; at the smaller depth that one does not help. Final training error (left, a clean pass over all training images) and test error (right) by kind of block; a point is a run, a bar the mean. The images are averaged to 16x16 pixels unless the title says otherwise.", "name": "fig-by-option"}, "image": {"alt": "Two panels of final error over the kinds of block: plain, one-layer blocks with option A, and two-layer blocks with A, B, C, with a row of points for each depth. At the greater depth the plain nets lie far above all others."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "In short training every shortcut helps a deep net to start, also one around a single layer; at the smaller depth that one does not help. Final training error (left, a clean pass over all training images) and test error (right) by kind of block; a point is a run, a bar the mean. The images are averaged to 16\u00d716 pixels unless the title says otherwise.", "name": "fig-by-option"}, "image": {"alt": "Two panels of final error over the kinds of block: plain, one-layer blocks with option A, and two-layer blocks with A, B, C, with a row of points for each depth. At the greater depth the plain nets lie far above all others."}} tags=["hide-input"]
 ERRORS = {"train_error": "training error (%)", "test_error": "test error (%)"}
 figure, axes = plt.subplots(1, 2, sharey=True, figsize=(8, 3.8))
 colours = {depth: plots.PALETTE.get(depth, plots.OTHER) for depth in depths}
@@ -589,11 +590,10 @@ summary["n"] = groups.size()
 summary.style.format("{:.1f}", subset=list(ERRORS.values()))
 
 # %% [markdown]
-# {numref}`fig-by-option` and {numref}`tab-by-option` show two things. First, C is behind A and B, against the paper's order; in
-# training this short the order need not be that of trained nets. Second, one-layer blocks are no better than their plain twins
-# at the smaller depth, and better at the greater one, although both can compute the same functions. The paper has "not observed
-# advantages", without saying at which depth. Ours is an advantage in *starting*. Whether it lasts through the paper's schedule
-# is not known.
+# {numref}`fig-by-option` and {numref}`tab-by-option` show two things. First, C ends behind A and B; in training this short the
+# order need not be that of trained nets. Second, one-layer blocks are no better than their plain twins at the smaller depth, and
+# better at the greater one, although both can compute the same functions. The paper has "not observed advantages", without
+# saying at which depth. Ours is an advantage in *starting*. Whether it lasts through the paper's schedule is not known.
 #
 # ## Verdicts
 #
@@ -612,9 +612,9 @@ chapter.report(runs, missing)
 # %% [markdown]
 # ## What was not tested, and why
 #
-# - **Table 3 itself** is about ImageNet and 34 layers: days on a GPU for each option and seed.
-# - **Option C and one-layer blocks at the paper's scale.** They are planned and not run yet.
-# - **Projections on bottlenecks in training.** Chapter 3 counts what they cost; what they gain the paper did not try either.
+# - **Table 3 itself** is about ImageNet and 34 layers: [chapter 4](04_imagenet.ipynb) counts the GPU hours of each run.
+# - **Option C and one-layer blocks at the paper's scale.** They are planned; no run is recorded yet.
+# - **Projections on all shortcuts of bottlenecks.** Chapter 3 counts what they cost. What they would gain the paper did not try.
 # - **Other shortcuts**, such as averaging instead of leaving out positions. The paper has none of them.
 #
 # ## Exercises
@@ -625,7 +625,7 @@ chapter.report(runs, missing)
 # ```{admonition} Solution
 # :class: dropdown
 # Look where the gradient of a random combination of the outputs is not zero. The shortcuts leave out three positions in four;
-# the block reads all of them, because its first layer is a 3x3 convolution.
+# the block reads all of them, because its first layer is a 3×3 convolution.
 # ```
 
 
@@ -642,7 +642,7 @@ for name in "AB":
 print(f"basic block: {share_read(resnet.BasicBlock(16, 32, 2, 'A')):.0%}")
 
 # %% [markdown]
-# 2. Write option A as a 1x1 convolution with a stride of 2.
+# 2. Write option A as a 1×1 convolution with a stride of 2.
 
 # %% tags=["hide-cell"]
 copying = nn.Conv2d(4, 8, 1, stride=2, bias=False)
@@ -670,8 +670,8 @@ assert torch.equal(one(x := torch.randn(4, 3, 16, 16)), two(x))
 #
 # ```{admonition} Solution
 # :class: dropdown
-# At the lower rate it trains well and the plain net does not. To express no more does not mean to learn no better: here the
-# shortcut helps training to start, as in {numref}`fig-by-option`.
+# At the lower rate it trains well and the plain net does not. A net that can express no more may still learn more easily: here
+# the shortcut helps training to start, as in {numref}`fig-by-option`.
 # ```
 
 # %% tags=["hide-cell"]

@@ -21,8 +21,9 @@
 # >
 # > **The paper says:** one run a net, as far as it tells, except for ResNet-110 in Table 6, of which it ran five.
 # >
-# > **We see:** runs of one net that differ only in their seed differ by as much as neighbouring rows of Table 6. One run a net
-# > can show what depth costs a plain net and what shortcuts bring. It cannot show which of two deep neighbours is better.
+# > **We see:** runs of one net that differ only in their seed differ by as much as neighbouring rows of Table 6, from 32 layers
+# > on. One run a net can show what depth costs a plain net and what shortcuts bring. It cannot show which of two deep neighbours
+# > is better.
 # >
 # > **Why:** the large effects of the paper are several times the spread over seeds; the small ones are not.
 # >
@@ -232,13 +233,14 @@ pd.DataFrame(rows).T
 # %% [markdown]
 # ### ImageNet
 #
-# Tables 2 and 3 of the paper are on 50,000 validation images, one run a net, and nobody has published the spread over seeds of those nets.
-# The standard error over images can be bounded all the same. In {numref}`fig-one-run-imagenet` a difference stands out if its bar does not
-# reach zero. What shortcuts bring at 34 layers, and bottlenecks over basic blocks, is far beyond it. Plain-34 against plain-18 is just
+# Tables 2 and 3 of the paper are on 50,000 validation images, one run a net as far as it says. We know of no published spread over seeds of
+# these nets with the paper's recipe; {cite:t}`goyal2017accurate` give one of ResNet-50 with a later recipe, smaller than the one pooled below.
+# The standard error over images can be bounded all the same. In {numref}`fig-one-run-imagenet` a difference stands out if its thick bar does
+# not reach zero. What shortcuts bring at 34 layers, and bottlenecks over basic blocks, is far beyond it. Plain-34 against plain-18 is just
 # beyond it, A against B just not. Two things are left out. Nets of one family fail on the same images more often than independent ones,
 # which makes the true bars shorter. Runs differ in their seeds, which makes them longer.
 
-# %% mystnb={"figure": {"caption": "The large differences of the paper's Tables 2 and 3 are far beyond chance over images; those between plain-18 and ResNet-18, among shortcut options, and from 101 to 152 layers are not. Differences of top-1 error with twice their standard error over images: if two nets fail independently (thick) and at the most (thin). The spread over seeds is not included.", "name": "fig-one-run-imagenet"}, "image": {"alt": "Nine differences of top-1 error as points with horizontal bars. The bar of plain-18 minus ResNet-18 crosses zero; those of ResNet-18 minus ResNet-34, plain-34 minus ResNet-34 and ResNet-34 minus ResNet-50 lie far to the right of it."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The large differences of the paper's Tables 2 and 3 are far beyond chance over images; those between plain-18 and ResNet-18, from A to B and from B to C, and from 101 to 152 layers are not. Differences of top-1 error with twice their standard error over images: if two nets fail independently (thick) and at the most (thin). The spread over seeds is not included.", "name": "fig-one-run-imagenet"}, "image": {"alt": "Nine differences of top-1 error as points with horizontal bars. The bar of plain-18 minus ResNet-18 crosses zero; those of ResNet-18 minus ResNet-34, plain-34 minus ResNet-34 and ResNet-34 minus ResNet-50 lie far to the right of it."}} tags=["hide-input"]
 COMPARED = {
     "plain-34 − plain-18 (C2)": ("table2.plain34", "table2.plain18"),
     "plain-18 − ResNet-18 (C7)": ("table2.plain18", "table2.resnet18"),
@@ -311,7 +313,7 @@ pd.DataFrame(rows, index=["spread over seeds (points)", "nets", "runs"]).T
 # interval* of the mean says where the recipe's true mean lies. The *prediction interval* says where one more run lies, and it can be set
 # beside a single number such as the paper's. Both need at least two runs, and with two they are nearly useless. From five runs on, more
 # runs narrow the confidence interval; the prediction interval stays, because one run always has its own spread.
-# That is why five seeds of each net are planned here at the paper's scale.
+# That is why at the paper's scale at least five seeds are planned here of every net but ResNet-1202.
 
 # %% mystnb={"figure": {"caption": "Two runs give intervals so wide that they say nothing; five are where most is gained. Half the width of the two-sided 95 % t intervals, in units of the spread over seeds, by number of runs.", "name": "fig-one-run-width"}, "image": {"alt": "Two falling curves over the number of runs from 2 to 12 on a logarithmic axis. Both fall steeply from 2 to 5 runs; then the prediction interval levels off near two spreads, the confidence interval goes on falling."}} tags=["hide-input"]
 n = np.arange(2, 13)
@@ -416,9 +418,9 @@ columns = "rule,compared,effect,spread,from,runs,power,needed".split(",")
 pd.DataFrame(rows, columns=columns).set_index("rule")
 
 # %% [markdown]
-# {numref}`fig-one-run-power` draws the power of the rules about test errors over the number of runs. The gain from 20 to 110 layers is seen
-# with very few runs, the step from 56 to 110 layers needs many. The same holds for Table 3's steps among A, B and C, if the nets
-# on ImageNet spread like these ({numref}`tab-one-run-options`).
+# {numref}`fig-one-run-power` draws the power of the rules about test errors over the number of runs. The gain from 20 to 110 layers is seen with
+# very few runs, the step from 56 to 110 layers needs many. Table 3's steps among A, B and C would also need several runs of each, or many, if
+# the nets on ImageNet spread like these ({numref}`tab-one-run-options`).
 
 # %% mystnb={"figure": {"caption": "Large effects need two or three runs, small ones ten or more. Power of the rules about test errors by number of runs of each net, at the pooled spread; the dashed line is the power that is asked for.", "name": "fig-one-run-power"}, "image": {"alt": "Curves of power over two to sixteen runs. Those of large differences such as plain-56 minus ResNet-56 reach one at once; that of ResNet-110 minus ResNet-56 rises slowest, and those of the two equivalences stay at zero for three runs."}} tags=["hide-input"]
 n = np.arange(2, 17)
@@ -452,8 +454,8 @@ pd.DataFrame(rows, index=["difference", "runs of each"]).T
 #
 # When may one say that two nets are *equally* good? Not when their difference is "not significant": with few runs nothing is.
 # Equality needs a margin, fixed beforehand, and two one-sided tests that the difference is not beyond it on either side (TOST,
-# {cite}`schuirmann1987comparison`). In practice: the 90 % interval of the difference lies inside the margin. So to claim equality takes more
-# runs than to be silent, and {numref}`tab-one-run-power` counts them for the rules C7b, C8c and C14b.
+# {cite}`schuirmann1987comparison`). In practice: the 90 % interval of the difference lies inside the margin. So a claim of equality needs
+# enough runs, too, and {numref}`tab-one-run-power` counts them for the rules C7b, C8c and C14b.
 #
 # {numref}`fig-one-run-tost` tries it on public reruns: are ResNets with option A and with option B equally accurate, within the half point of rule
 # C8c? At 56 layers it is nearly so. Elsewhere too few authors use option B. "No difference found" and "no difference" are not
@@ -484,8 +486,8 @@ assert all(max(map(abs, p.interval(0.9))) < 0.6 for n, p in same.items() if "56"
 # ## The best of several
 #
 # Which of many numbers is reported? Two choices flatter. The *best checkpoint on the test set* is chosen by the very images that it is tested
-# on; {numref}`tab-one-run-best` says by how much it is below the last one. The *best of $k$ runs* is below their mean by a
-# known multiple of the spread. ResNet-110 is printed as the best of five, and its mean stands beside it.
+# on; {numref}`tab-one-run-best` says by how much it is below the last one. The *best of $k$ runs* is on average below their mean by a known
+# multiple of the spread. ResNet-110 is printed as the best of five, and its mean stands beside it.
 
 # %% mystnb={"figure": {"caption": "How much lower the best test error of a run is than its last one (points): means of our recorded runs by scale, and of authors who publish both. All verdicts use the last one.", "name": "tab-one-run-best"}} tags=["hide-input"]
 rows = {}
@@ -513,11 +515,11 @@ pd.DataFrame([row], index=["best below the mean"])
 
 # %% [markdown]
 # By {numref}`tab-one-run-best-of` the best of five is about one spread below the mean. Where the best run of ResNet-110 is compared with
-# single runs of other nets, part of its lead is this. Its mean is the fair number, and the book uses it.
+# single runs of other nets, this is part of its lead. Its mean is the fair number, and the book's rules use it.
 #
-# ## What was not told, and why
+# ## What was not tested, and why
 #
-# - **Spread over seeds on ImageNet.** Nobody has published it for the paper's nets.
+# - **Spread over seeds on ImageNet.** We know of no publication that gives it for the paper's nets and recipe.
 # - **Spread over machines and libraries.** Authors differ in more than seeds; [chapter 7](07_reruns.ipynb) takes the two apart.
 # - **Sources of spread beyond the seed**: other splits of the data and other hyperparameters {cite}`bouthillier2021accounting`.
 # - **Errors that are not normal.** A net that sometimes fails to start has two kinds of runs, and no t interval describes it
@@ -587,7 +589,7 @@ for n in (3, 5, 9):
 #
 # ```{admonition} Solution
 # :class: dropdown
-# In well under half of the cases. The series as a whole falls nearly always; its steps do not.
+# In less than half of the cases. The series as a whole falls nearly always; its steps do not.
 # ```
 
 # %% tags=["hide-cell"]
