@@ -23,7 +23,7 @@
 # > **The paper says:** residual nets of up to 152 layers cost less than VGG nets of 16 and 19, and shortcuts cost nothing as long as
 # > they are identities.
 # >
-# > **We see:** the cost claims hold exactly, with one exception in Table 6 (C19). Of the paper's printed numbers few differ from ours.
+# > **We see:** the cost claims hold, by exact counts, with one exception in Table 6 (C19). Few printed numbers differ from ours.
 # >
 # > **Why they agree:** counts depend on nothing but the layers. Where a number differs, the paper does not say what it counted.
 # >
@@ -83,8 +83,8 @@ nets |= {f"VGG-{d}": shape_of(make, init_weights=False) for d, make in vgg.items
 # k^2 \, C_\mathrm{in} \, C_\mathrm{out} \, H \, W
 # \end{equation}
 #
-# multiply-adds. This is what the paper calls FLOPs ({numref}`fig-counted` has those of all nets). The sums are checked against PyTorch's own counter, which does not use this
-# formula {cite}`paszke2019pytorch`.
+# multiply-adds, which the paper calls FLOPs ({numref}`fig-counted` has those of all nets). The sums are checked against PyTorch's
+# own counter, which does not use this formula {cite}`paszke2019pytorch`.
 
 # %%
 frames = {name: counts.layers(net, 224) for name, net in nets.items()}
@@ -123,7 +123,7 @@ _ = ax.legend()
 # ## From VGG to a plain net
 #
 # How is the plain net made? Section 3.3 takes VGG's idea, 3×3 filters nearly everywhere, and two design rules: (i) layers with the
-# same size of output map have the same number of filters; (ii) where the size is halved, the number of filters is doubled, "so as to
+# same size of output map have the same number of filters; (ii) where the size is halved, the number of filters is doubled "so as to
 # preserve the time complexity per layer". Maps are halved by convolutions with a stride of 2. The net ends with global average
 # pooling {cite}`lin2014network` and one fully connected layer of 1000 outputs with a softmax. The residual net is the same net with a
 # shortcut round every two layers.
@@ -155,8 +155,8 @@ for name in ("plain-34", "VGG-19"):
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# {numref}`tab-rules` shows it. The rules hold exactly for the 3×3 layers of every net of Table 1. They do not hold for the stem, where max
-# pooling halves the map and the filters stay, and for the 1×1 layers of bottlenecks, which have two widths at one size of map.
+# {numref}`tab-rules` shows it. The rules hold exactly for the 3×3 layers of every net of Table 1. They hold neither for the stem,
+# where max pooling halves the map and the filters stay, nor for the 1×1 layers of bottlenecks, with two widths at one map size.
 #
 # Global average pooling is why the nets have few parameters. VGG flattens its last map instead, and its first fully connected layer
 # reads all of it:
@@ -388,16 +388,16 @@ _ = axes[0].legend(fontsize="small")
 # (paper-3-4-layers)=
 # ## How the layers are put together
 #
-# What does section 3.4 decide about the layers themselves? Five things, each shown by a line below.
+# How are the layers themselves made? By five decisions, most of them section 3.4's, each shown by a line below.
 #
 # - **Batch normalisation** {cite}`ioffe2015batch` stands "right after each convolution and before activation". There each channel's sum
 #   has a mean and a spread that can be normalised, and the ReLU that follows cuts a unit off at a place that the learned shift chooses.
 #   After the ReLU, the statistics would be those of a half-empty distribution.
-# - So convolutions have **no bias**: the normalisation would subtract it.
+# - So convolutions need **no bias**, on which the paper is silent: the normalisation would subtract it.
 # - **Weights** are drawn from a normal distribution of variance $2 / (k^2 C_\mathrm{in})$, which keeps the size of signals from layer to
 #   layer under ReLUs {cite}`he2015delving`. All nets are trained from scratch.
 # - There is **no dropout**, following {cite:t}`ioffe2015batch`.
-# - The **softmax** is a part of the loss: a net puts out 1000 sums, and its cross-entropy is that of their softmax.
+# - The **softmax** is a part of the loss: a net puts out 1000 sums, and the loss is the cross-entropy of their softmax.
 #
 # How nets are trained, and how the learning rate falls when the error plateaus, is told in [ImageNet](04_imagenet.ipynb).
 
@@ -495,10 +495,10 @@ for d in (50, 101, 152):
 # Two oddities of these files are departures here. In ResNet-50's the first convolution has a bias. And max pooling is not padded but
 # rounds up: its map has the same size, but each pooled pixel sees pixels one to the right and below.
 #
-# Where a stage begins, something must have the stride of 2. In the paper's nets it is the first 1×1 layer of the bottleneck ("v1"); in
-# most libraries of today it is the 3×3 layer ("v1.5"). Both have the same list of weights, so either loads the other's, but computes
-# another function. A 1×1 layer with a stride of 2 looks at one pixel in four and never at the others. The price of v1.5 is the same at
-# every depth, since only three blocks differ:
+# Where conv3_x, conv4_x and conv5_x begin, something must have the stride of 2. In the authors' files it is the first 1×1 layer of
+# the bottleneck ("v1"); in most libraries of today it is the 3×3 layer ("v1.5"). Both have the same list of weights, so either
+# loads the other's, but computes another function. A 1×1 layer with a stride of 2 looks at one pixel in four and never at the
+# others. The price of v1.5 is the same at every depth, since only three blocks differ:
 
 # %% tags=["hide-input"]
 more = {}
@@ -615,8 +615,8 @@ pd.Series(field, name="receptive field (pixels)").to_frame().T
 # (paper-c19)=
 # ## The family for CIFAR-10
 #
-# Section 4.2 has nets for images of 32×32 pixels: one 3×3 convolution, then $6n$ layers of 3×3 on maps of 32, 16 and 8 pixels, $2n$ for
-# each, with 16, 32 and 64 filters; $6n + 2$ layers with the fully connected one, and $3n$ shortcuts of option A ({numref}`tab-family`).
+# Section 4.2 has nets for images of 32×32 pixels ({numref}`tab-family`): one 3×3 convolution, $6n$ more, $2n$ each on maps of 32,
+# 16 and 8 pixels with 16, 32 and 64 filters, and a fully connected layer: $6n + 2$ in all, with $3n$ shortcuts of option A.
 
 # %% mystnb={"figure": {"caption": "The nets for CIFAR-10: the counted parameters round to those of Table 6 at every depth. Parameters and multiply-adds in millions; field: the receptive field of the last map (pixels), larger than the image from 20 layers on.", "name": "tab-family"}} tags=["hide-input"]
 rows = {}
@@ -655,7 +655,7 @@ say(pd.DataFrame(rows)[["claim", "paper", "ours", "verdict"]].to_markdown(index=
 # %% [markdown]
 # ## What was not tested, and why
 #
-# - **Accuracy.** That these nets are as good as the paper says (C9, and the other half of C19) needs training.
+# - **Accuracy.** Whether these nets are as good as the paper says (C9, and the other half of C19) takes training.
 # - **How the paper counted.** A rule that gives all of its numbers was found by trying. That is no proof that it was the authors'.
 # - **Time on a GPU; peak memory**, of which what autograd keeps is a lower bound; what part of its field a trained unit uses.
 #

@@ -24,15 +24,14 @@
 # > **The paper says:** plain nets get worse from 20 to 56 layers, residual nets get better up to 110, and a residual net of 1202
 # > layers fits its training set but overfits.
 # >
-# > **We see:** the same up to 110 layers in nearly every public rerun. Our own runs at the paper's scale are incomplete, so far some
-# > seeds of the two nets of 20 layers, and lie among the reruns. Of 1202 layers too few results are public to tell.
+# > **We see:** the same from 20 to 56 layers in every public rerun but one, and in most a further small gain at 110. Our own runs
+# > at the paper's scale are incomplete: some seeds of two nets of 20 layers. Too few results of 1202 layers are public.
 # >
 # > **Why they agree:** from 20 to 56 layers depth changes the error by one to several points, and a seed by a few tenths. Where
 # > the paper's step is as small as that, as from 56 to 110 layers, one run a net cannot show it, and many reruns can.
 # >
-# > **What this costs.** This page trains nothing and downloads nothing: it replays public results and recorded runs, in well under
-# > two minutes. To make its runs again: `python -m reslib plan` lists them with their cost. A run of `pocket` scale takes minutes
-# > on one core; `paper` scale needs a GPU.
+# > **What this costs.** This page trains and downloads nothing, and takes well under two minutes. `python -m reslib plan` lists
+# > its runs with their cost: minutes on one core at `pocket` scale; `paper` scale needs a GPU.
 
 # %% tags=["parameters"]
 scale = "demo"  # "demo" or "pocket": short training; "night", "paper"
@@ -142,21 +141,18 @@ for (kind, depth), found in own.items():
 _ = ax.legend(fontsize="small")
 
 # %% [markdown]
-# The two families differ in their shortcuts alone. Option A's shortcuts have no parameters, so a residual net has the depth, the
-# width and the number of parameters of its plain twin. The paper notes that the same degradation of plain nets is seen on ImageNet
-# and was reported for MNIST {cite}`srivastava2015highway`, "suggesting that such an optimization difficulty is a fundamental
-# problem".
+# The two families differ in their shortcuts alone: option A has no parameters, so a residual net has the depth, the width and the
+# number of parameters of its plain twin. The paper sees the same degradation on ImageNet, and in reports on MNIST
+# {cite}`srivastava2015highway`, "suggesting that such an optimization difficulty is a fundamental problem".
 #
 # (paper-4-2-training)=
 # ## The protocol
 #
-# How are the nets trained? By one recipe, the same for every net but the schedule of ResNet-110. CIFAR-10
-# {cite}`krizhevsky2009learning` has 50,000 training and 10,000 test images of 32×32 pixels in ten classes. The paper's interest is
-# the behaviour of very deep nets and not the best error, "so we intentionally use simple architectures": a 3×3 convolution,
-# $6n$ more in three stages, global average pooling, and one fully connected layer with a softmax. [Architectures](03_architectures.ipynb)
-# counts them. {numref}`tab-recipe` has the rest.
+# How are the nets trained? By one recipe ({numref}`tab-recipe`), the same for every net but the schedule of ResNet-110. CIFAR-10
+# {cite}`krizhevsky2009learning` has 50,000 training and 10,000 test images of 32×32 pixels in ten classes. The paper studies very
+# deep nets and not the best error, "so we intentionally use simple architectures" ([Architectures](03_architectures.ipynb)).
 
-# %% mystnb={"figure": {"caption": "The recipe of section 4.2, and the one of the recorded runs in the last sections. They differ in the size of the images and the number of iterations.", "name": "tab-recipe"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The recipe of section 4.2, and the one of the recorded runs in the last sections. They differ in the size of the images and of their border, and in the length of the schedule.", "name": "tab-recipe"}} tags=["hide-input"]
 shown = {"batch": "images a batch", "lr": "learning rate", "momentum": "momentum"}
 shown |= {"weight_decay": "weight decay", "steps": "iterations"}
 shown |= {"milestones": "learning rate divided by ten at"}
@@ -166,14 +162,13 @@ recipes = pd.DataFrame({name: CIFAR.at(name).as_dict() for name in names})
 recipes.loc[list(shown)].rename(shown).astype(str)
 
 # %% [markdown]
-# Weights are drawn as {cite:t}`he2015delving` do, and every convolution is followed by batch normalisation
-# {cite}`ioffe2015batch`. There is no dropout, and no maxout: the nets are regularised "via deep and thin architectures by design".
-# The paper trained on two GPUs, 64 images on each. It chose 64,000 iterations on a split of 45,000 training and 5,000 validation
-# images, and it tests on the single view of 32×32 pixels.
+# Weights are drawn as {cite:t}`he2015delving` do, and batch normalisation {cite}`ioffe2015batch` follows every convolution. There
+# is no dropout or maxout: the nets are regularised "via deep and thin architectures by design". Each of two GPUs had half of a
+# batch. The 64,000 iterations were chosen on 45,000 training and 5,000 validation images. The test is on the single view.
 #
 # **The images.** The mean image is subtracted. For training, four zeros are laid round the image, a crop of the old size is drawn
 # at random, and half of the crops are mirrored {cite}`lee2015deeply`. In three lines, asserted against what `reslib.loader` yields
-# (on scanned digits, which need no download, mirrored here although a mirrored digit is none):
+# (on scanned digits, which need no download and are mirrored for this check alone):
 
 
 # %%
@@ -196,8 +191,8 @@ for i, k in enumerate(d.order[: recipe.batch]):
 
 # %% [markdown]
 # **The learning rate** starts at 0.1 and is divided by ten at half and at three quarters of the iterations ({numref}`fig-staircase`).
-# ResNet-110 starts with a *warm-up*: 0.01 until the training error is below 80 %, then 0.1. When that is depends on the run. Given
-# the iteration at which it was, the schedule is this function, and every recorded curve on this page is held to it:
+# ResNet-110 starts with a *warm-up*: 0.01 until the training error is below 80 %, then 0.1. The iteration at which that happens
+# depends on the run. Given it, the schedule is this function, and every recorded curve on this page is checked against it:
 
 
 # %%
@@ -224,8 +219,8 @@ _ = ax.legend(fontsize="small")
 # (paper-fig-6)=
 # ## Fig. 6: training and test error through the schedule
 #
-# What does the effect of depth look like during training? {numref}`fig-series` rebuilds the first two panels of the paper's Fig. 6:
-# at 20 layers the two families are alike, and the deeper the nets the further apart they end.
+# What does the effect of depth look like during training? {numref}`fig-series` rebuilds the first two panels of Fig. 6: the
+# deeper the nets, the further apart the two families end.
 
 # %% tags=["hide-input"]
 effects = {claim: public.effects(claim) for claim in ("C1", "C5", "C13", "C15")}
@@ -283,10 +278,9 @@ _ = axes[0].set_ylabel("error (%)")
 # (paper-table-6)=
 # ## Table 6
 #
-# How do the nets compare with the best of their time, and with what others found? {numref}`tab-table6` is the paper's table with
-# two more columns: public reruns, and our own runs. The older nets are Maxout {cite}`goodfellow2013maxout`, NIN
-# {cite}`lin2014network`, DSN {cite}`lee2015deeply`, FitNet {cite}`romero2015fitnets` and Highway networks
-# {cite}`srivastava2015training`.
+# How do the nets compare with the best of their time, and with what others found? {numref}`tab-table6` adds public reruns and our
+# own runs to the paper's table. The older nets are Maxout {cite}`goodfellow2013maxout`, NIN {cite}`lin2014network`, DSN
+# {cite}`lee2015deeply`, FitNet {cite}`romero2015fitnets` and Highway networks {cite}`srivastava2015training`.
 
 
 # %% mystnb={"figure": {"caption": "Table 6, its reruns and our runs: test error (%). \u201cMean \u00b1 sd\u201d is the paper's over several runs, where it gives it. Reruns: final errors, mean [95 % interval] over n authors, recipes far from the paper's left out. Ours: each run at the paper's scale, and how many of the planned seeds there are; with fewer than all of them the row is incomplete and nothing is judged.", "name": "tab-table6"}} tags=["hide-input"]
@@ -326,13 +320,11 @@ say(
 )
 
 # %% [markdown]
-# Of the paper's own nets only ResNet-110 was run several times, and its printed error is the best of five. How far
-# single runs can be told apart is the subject of [How much does one run tell?](08_one_run.ipynb), and how lucky the paper's runs were,
-# of [Public reruns](07_reruns.ipynb).
+# By the paper's account only ResNet-110 was run several times; its error is the best of five. [How much does one run
+# tell?](08_one_run.ipynb) asks how far single runs can be told apart, [Public reruns](07_reruns.ipynb) how lucky the paper was.
 #
-# **C19.** ResNet-110 "has fewer parameters than other deep and thin networks such as FitNet and Highway, yet is among the
-# state-of-the-art results". The first half is counted and holds with one exception, the Highway net of 32 layers. The second half
-# is judged by errors:
+# **C19.** That ResNet-110 has fewer parameters than FitNet and Highway networks is counted and holds with one exception, the
+# Highway net of 32 layers. That it "is among the state-of-the-art results" is judged by errors:
 
 # %% tags=["hide-input"]
 say("- " + minus(counted.row("C19", paper)["ours"]) + ".")
@@ -345,11 +337,10 @@ say("- " + public.judge("C19")["ours"] + ".")
 #
 # **C14.** Does ResNet-110 need a warm-up? The paper finds that 0.1 "is slightly too large to start converging" at 110 layers, and
 # starts with 0.01 until the training error is below 80 %. By its footnote 5 the net converges at 0.1 too, but starts late, and
-# "still reaches similar accuracy". So the warm-up is needed for a timely start, not for the final error.
+# "still reaches similar accuracy". By the paper, then, a warm-up buys a timely start and not a lower error.
 #
-# At the paper's scale nobody has published the same net with and without it. {numref}`tab-warm-up` lists the reruns that say what
-# they did; the one that states to have no warm-up does not end higher than the others. A *linear* warm-up became common later, for
-# large batches {cite}`goyal2017accurate`.
+# No source was found that ran the same net with and without it at the paper's scale. {numref}`tab-warm-up` lists those that say
+# what they did; the error of the one without is among the others. A *linear* warm-up came later {cite}`goyal2017accurate`.
 
 # %% mystnb={"figure": {"caption": "Public reruns of ResNet-110 that say whether they had a warm-up: the error without one lies among those with one. Test error (%), and the number of runs of which it is the mean.", "name": "tab-warm-up"}} tags=["hide-input"]
 deepest = public.reruns().query("net == 'resnet' and depth == 110 and in_meta != 'no'")
@@ -363,8 +354,7 @@ NAMES = {"test_error": "test error", "seeds": "runs"}
 warm.rename(columns=NAMES).style.format(precision=2)
 
 # %% [markdown]
-# The start itself can be seen in a short training, on images of 16×16 pixels ({numref}`fig-warm-up`). It shows a direction and judges
-# nothing.
+# The start itself shows in short training, on images of 16×16 pixels ({numref}`fig-warm-up`): a direction, and no verdict.
 
 # %% tags=["hide-input"]
 for run in [*runs, *at_paper]:
@@ -431,7 +421,7 @@ say(minus(claims.sentence("C14", runs_scale, table)))
 
 # %% [markdown]
 # The depth series mixes two schedules, as the paper's does: only 110 layers have the warm-up. Runs of 20 and 56 layers with the
-# warm-up, planned after those of 110 layers had been seen, show how much of the last step that is:
+# warm-up, planned after those of 110 layers had been seen, show how much of the last step that may be:
 
 # %% tags=["hide-input"]
 found = reslib.records([*having["residual"], *having.get("start", [])])
@@ -445,9 +435,9 @@ for d in found.depth[found.warmup_lr.notna() & (found.depth < 110)].unique():
 # (paper-c16)=
 # ## 1202 layers
 #
-# **C16.** Can a residual net be too deep? The paper trains 1202 layers ($n = 200$) to a training error below 0.1 % and finds a higher
-# test error than at 110 layers. It blames overfitting: the net "may be unnecessarily large (19.4M) for this small dataset", and no
-# strong regularisation was used. Here is what public reruns say; [Public reruns](07_reruns.ipynb) lists them.
+# **C16.** Can a residual net be too deep? The paper trains 1202 layers ($n = 200$) to a training error below 0.1 % and finds a
+# higher test error than at 110 layers. It argues that this is overfitting: the net "may be unnecessarily large (19.4M) for this
+# small dataset", and no strong regularisation was used. [Public reruns](07_reruns.ipynb) lists what others found:
 
 # %% tags=["hide-input"]
 judged = public.judge("C16")
@@ -462,8 +452,8 @@ say(
 )
 
 # %% [markdown]
-# That such a net *trains* is borne out by the reruns that report an error; one author says that it did not converge. That it *tests
-# worse* rests on one run in the paper, and two runs of one net differ by some tenths of a point.
+# Every rerun that reports an error shows that such a net *trains*; one author says that it did not converge. That it *tests worse*
+# rests on one run in the paper. How far two runs of so deep a net differ, nobody has reported.
 #
 # (paper-4-2-responses)=
 # (paper-fig-7)=
@@ -493,7 +483,7 @@ say(
     f"{at20['plain']:.2f} and {at20['resnet']:.2f}."
 )
 
-# %% mystnb={"figure": {"caption": "Fig. 7 of the paper, rebuilt: most layers of residual nets (solid) respond less than those of plain nets (dashed), and those of deeper nets less than those of shallower ones. Standard deviation of each layer's response in the order of the layers (top) and ranked (bottom), from the published weights of two authors and our own runs of 20 layers at the paper's scale; a line is a net of one source. The paper's figure also has ResNet-110, of which no weights were found.", "name": "fig-responses"}, "image": {"alt": "Standard deviation of layer responses. Ranked, the dashed lines of plain nets lie above the solid lines of residual nets of the same depth, but for the last ranks at 56 layers. Most layers of ResNet-56 lie between 0.3 and 0.6, most of plain-56 between 0.4 and 0.9."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Fig. 7 of the paper, rebuilt: most layers of residual nets (solid) respond less than those of plain nets (dashed), and those of deeper nets less than those of shallower ones. Standard deviation of each layer's response in the order of the layers (top) and ranked (bottom), from the published weights of two authors and our own runs of 20 layers at the paper's scale; a line is a net of one source. The paper's figure also has ResNet-110, whose published weights are not measured here.", "name": "fig-responses"}, "image": {"alt": "Standard deviation of layer responses. Ranked, the dashed lines of plain nets lie above the solid lines of residual nets of the same depth, but for the last ranks at 56 layers. Most layers of ResNet-56 lie between 0.3 and 0.6, most of plain-56 between 0.4 and 0.9."}} tags=["hide-input"]
 figure, axes = plt.subplots(2, 1, figsize=(8, 6))
 figures.responses(layers[layers.depth.isin((20, 56))], axes)
 
@@ -501,24 +491,20 @@ figures.responses(layers[layers.depth.isin((20, 56))], axes)
 medians.unstack("source").style.format("{:.2f}", na_rep="")
 
 # %% [markdown]
-# {numref}`tab-responses` shows something the paper does not say: plain nets respond less with depth too. So small responses alone do
-# not show that a net has learned residual functions close to zero. The comparison that does is between twins of one depth. The rule
-# takes the median layer ({numref}`fig-responses` shows why: a few layers, such as the last, respond far more than the others).
+# {numref}`tab-responses` shows something the paper does not say: plain nets respond less with depth too. So small responses alone
+# do not show that residual functions are close to zero; what a shortcut does to them is seen between twins of one depth. The rule
+# takes the median layer, since a few layers, such as the last, respond far more than the others ({numref}`fig-responses`).
 #
 # ## Short training: how the series starts
 #
 # What does a fortieth of the schedule show, on images averaged down to 16×16 pixels? How nets *start*, and nothing about trained
-# nets: at this scale ResNet-56 is still behind ResNet-20, against what every kind of evidence above says. (The parameter `scale` puts
-# other runs here.)
-# The runs, and the commands that make those that are missing:
+# nets, since ResNet-56 is still behind ResNet-20 there. {numref}`fig-series-depth` has the errors at the end. (The parameter
+# `scale` puts other runs here.) The runs, and the commands that make those that are missing:
 
 # %% tags=["hide-cell"]
 chapter.report([*at_paper, *runs], missing)
 
-# %% [markdown]
-# {numref}`fig-series-depth` has the errors at the end.
-
-# %% mystnb={"figure": {"caption": "In short training both families get worse with depth, the plain nets sooner and more; ResNet-110 is better than ResNet-56 because it alone has the warm-up. Final training error (left, a clean pass) and test error (right) over depth, a point a run, lines through the means.", "name": "fig-series-depth"}, "image": {"alt": "Error over depth from 8 to 110 layers in short training. Plain nets rise from 36 % to 90 %; residual nets rise from 35 % to 55 % at 56 layers and fall to 44 % at 110."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "In short training both families get worse with depth, the plain nets sooner and more; ResNet-110, which alone has the warm-up, ends below ResNet-56. Final training error (left, a clean pass) and test error (right) over depth, a point a run, lines through the means.", "name": "fig-series-depth"}, "image": {"alt": "Error over depth from 8 to 110 layers in short training. Plain nets rise from 36 % to 90 %; residual nets rise from 35 % to 55 % at 56 layers and fall to 44 % at 110."}} tags=["hide-input"]
 every_depth = [*having["plain"], *having["residual"], *having.get("shallow", [])]
 by_depth = reslib.records(every_depth)
 figure, axes = plt.subplots(1, 2, sharey=True)
@@ -538,11 +524,11 @@ say(minus(claims.sentence("C13", runs_scale, table)))
 # %% [markdown]
 # ### Why do the deepest plain nets not start?
 #
-# Their gradients explode before the first step and vanish soon after, batch normalisation or not. {numref}`tab-gradients` has the
-# gradient that reaches the first third of the layers over that of the last third, in decades. C3 is judged in
-# [Residual learning](01_residual_learning.ipynb), on 56 layers; this is shown and not judged.
+# Before the first step their gradients grow on the way back, the more the deeper the net, although batch normalisation follows every
+# convolution; in plain-110 they have vanished 16 iterations later. {numref}`tab-gradients` has the gradient of the first third of
+# the layers over that of the last, in decades. [Residual learning](01_residual_learning.ipynb) judges C3 and looks for the cause.
 
-# %% mystnb={"figure": {"caption": "Log10 of the gradient of the first third of the layers over that of the last third, by iteration, mean over seeds: above 2 it has exploded, below \u22122 vanished (C3's mark). Plain nets leave that range where they are deep, residual nets never.", "name": "tab-gradients"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Log10 of the gradient of the first third of the layers over that of the last third, by iteration, mean over seeds: above 2 it has exploded, below \u22122 vanished (C3's mark). The deepest plain nets leave that range, residual nets never.", "name": "tab-gradients"}} tags=["hide-input"]
 ratios = {
     (run.recipe.told, run.recipe.seed): rules.backward_ratio(run)
     for kind in base
@@ -557,8 +543,8 @@ logs.map(lambda value: minus(f"{value:.1f}"))
 # (paper-c4)=
 # ### Three times the iterations
 #
-# **C4.** Are deep plain nets only slower? By the paper's footnote 3, three times the iterations do not cure degradation. In
-# {numref}`tab-longer` they do not close the gap in short training either; but part of what remains is a late start.
+# **C4.** Are deep plain nets only slower? By the paper's footnote 3, on ImageNet, three times the iterations do not cure
+# degradation. In short training a gap remains ({numref}`tab-longer`), and a part of it is a late start.
 
 # %% mystnb={"figure": {"caption": "With three times the iterations plain-56 starts, and is still far behind plain-20. Training error (%), a clean pass, and the first logged iteration of plain-56 with a running training error below 80 %.", "name": "tab-longer"}} tags=["hide-input"]
 longer = having.get("longer", [])
@@ -578,7 +564,7 @@ say(minus(claims.sentence("C4", runs_scale, table)))
 # %% [markdown]
 # ### What the paper leaves open
 #
-# Do the choices matter that the paper does not tell? {numref}`tab-choices` puts a price on each: a pair of runs that differ in it
+# Do the choices matter that the paper leaves open? {numref}`tab-choices` puts a price on each: a pair of runs that differ in it
 # alone. An interval that holds zero says that these runs cannot tell; its width says how large an effect they could have missed.
 
 # %% mystnb={"figure": {"caption": "Of the choices recorded, only initialisation by fan-out changes the error by more than seeds do in short training. Differences of error against the same net without the change (points), paired by seed, with 95 % intervals.", "name": "tab-choices"}} tags=["hide-input"]
@@ -605,10 +591,9 @@ for key, pairs in prices.items():
 pd.DataFrame(rows, index=[*ERRORS.values(), "n"]).T
 
 # %% [markdown]
-# Initialisation by fan-out changes two things at once: the convolutions where the width grows, and the classifier, whose weights it
-# makes more than twice as large. The run plan has the two halves as runs of their own. That Caffe {cite}`jia2014caffe` folds the
-# learning rate into its momentum, and that batch normalisation saw 64 images on each of the paper's GPUs, makes no difference that
-# these runs could show.
+# Initialisation by fan-out changes two things at once: the convolutions where the width grows, and the classifier, whose weights
+# it makes more than twice as large; the run plan has each as a run of its own. Caffe's momentum {cite}`jia2014caffe`, which has
+# the learning rate inside, and batch normalisation over the 64 images of one GPU make no difference that these runs could show.
 #
 # ## Verdicts
 #
@@ -645,8 +630,7 @@ for images in (50_000, 45_000):
     print(f"{images:,} images: {64_000 * 128 / images:.1f} epochs")
 
 # %% [markdown]
-# 2. Option A adds no parameters. Check that plain-56 and ResNet-56 have equally many, and find the depth of the family at which
-#    they first exceed a million.
+# 2. Check that plain-56 and ResNet-56 have equally many parameters. At what depth does the family first exceed a million?
 
 # %% tags=["hide-cell"]
 sizes = {}
@@ -682,8 +666,7 @@ for name in ("pocket", "paper"):
     print(f"{name}: {left:.2f} of a scale is left")
 
 # %% [markdown]
-# So layers that have little to do can become small in a whole training and hardly in a short one. Whether that is what Fig. 7 shows
-# was not tested.
+# Layers with little to do can thus become small in a whole training, hardly in a short one; whether Fig. 7 shows that was not tested.
 #
 # 5. Some reruns report the best of all test errors instead of the last. By how much would that flatter our own runs?
 

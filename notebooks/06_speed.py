@@ -92,7 +92,7 @@ say(
     f"a second, {cifar.ratio:.0f} times the speed of torchvision."
 )
 
-# %% mystnb={"figure": {"caption": "With two workers all loaders of this project are faster than torchvision, by a factor of 2 to 10 for photographs and of about 100 for CIFAR-10. Speed as a multiple of the best plain torchvision + DataLoader in the same round: medians, with lines from the lowest round to the highest. The number after a name is that of workers. \u201craw\u201d and \u201cjpg\u201d are how FFCV's file keeps photographs.", "name": "fig-load"}, "image": {"alt": "Bars of speed relative to torchvision. CIFAR-10: array 108 times, ffcv 72 times with 2 workers. Photographs at random scales: ffcv raw 5.9 times, jpg 1.9 times. At 256 pixels: ffcv raw 9.8 times."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "With two workers all loaders of this project are faster than torchvision, by a factor of 2 to 10 for photographs and of 70 to 110 for CIFAR-10. Speed as a multiple of the best plain torchvision + DataLoader in the same round: medians, with lines from the lowest round to the highest. The number after a name is that of workers. \u201craw\u201d and \u201cjpg\u201d are how FFCV's file keeps photographs.", "name": "fig-load"}, "image": {"alt": "Bars of speed relative to torchvision. CIFAR-10: array 108 times, ffcv 72 times with 2 workers. Photographs at random scales: ffcv raw 5.9 times, jpg 1.9 times. At 256 pixels: ffcv raw 9.8 times."}} tags=["hide-input"]
 shown = speeds[speeds["set"] != "CIFAR-10, 16 px"]
 parts = list(dict.fromkeys(shown["set"]))
 figure, axes = plt.subplots(1, len(parts), figsize=(9, 3.4), squeeze=False)
@@ -106,7 +106,7 @@ for ax, part in zip(axes[0], parts, strict=True):
     ax.set(title=part.replace(", scales", ",\nscales"), xlabel="times torchvision")
 
 # %% [markdown]
-# All loaders take turns within a round, so that whatever else the machine does meets them all. A ratio is to the best of
+# All loaders take turns within a round, so that whatever else the machine does affects them all. A ratio is to the best of
 # torchvision's worker counts *in the same round*. On another machine the speeds will differ, the order probably less; that was not
 # tried.
 #
@@ -216,9 +216,10 @@ _ = ax.set_ylim(0, 1.3 * expected)
 # %% [markdown]
 # ## The colour augmentation
 #
-# In which units are the colours shifted? {cite:t}`krizhevsky2012imagenet` add to each photograph the principal components of ImageNet's
-# colours, each times its eigenvalue times a draw from N(0, 0.1), and do not say in which units an eigenvalue is meant. The values that
-# are passed on are of the size of those of the covariance of pixels in [0, 1] ({numref}`tab-colours`), so that is what is used here.
+# In which units are the colours shifted? {cite:t}`krizhevsky2012imagenet` add to each photograph the principal components of
+# ImageNet's colours, each times its eigenvalue times a normal draw of standard deviation 0.1, and do not say in which units an
+# eigenvalue is meant. The values that are passed on are about as large as those of the covariance of pixels in [0, 1]
+# ({numref}`tab-colours`), so that is what is used here.
 
 # %% mystnb={"figure": {"caption": "Eigenvalues of the colours' covariance for pixels in [0, 1]: computed from the photographs of the benchmark, and as published for ImageNet; the cosine is between the two components.", "name": "tab-colours"}} tags=["hide-input"]
 colours = recorded.get("colours")

@@ -26,7 +26,7 @@
 # > ResNet-20, and most find ResNet-110 a little better than ResNet-56. On ResNet-1202 they are too few.
 # >
 # > **Why they agree:** what depth costs plain nets, and what shortcuts bring, is several times larger than the spread over seeds and
-# > over authors. The last step, from 56 to 110 layers, is no larger than that spread.
+# > over authors. The last step, from 56 to 110 layers, is about as small as the spread.
 # >
 # > **What this costs.** Nothing is trained here: the page reads a table of published results, in seconds on one core.
 
@@ -145,7 +145,7 @@ _ = figures.strips(STRIPS, ax)
 # ## What is compared
 #
 # What counts as a source, and when do sources agree? A source is a repository, an issue or a paper with a number that can be
-# looked up again: `reslib/evidence/reruns.csv` has its commit, its file and line, and what it did otherwise than the paper. By
+# looked up again: `reslib/evidence/reruns.csv` has its commit, its file and line, and where it departs from the paper. By
 # recipe, by what is reported and by training set there are:
 
 # %% tags=["hide-input"]
@@ -238,7 +238,8 @@ by_net(trained, "train_error") if len(trained) else None
 # (paper-c6)=
 # ## Do residual nets reverse it?
 #
-# **C5 and C6.** Is ResNet-56 better than ResNet-20, and better than its plain twin?
+# **C5 and C6.** Is ResNet-56 better than ResNet-20, and better than its plain twin? The paper states both for ImageNet; these are
+# the pairs of Fig. 6 and Table 6 that correspond.
 
 # %% tags=["hide-input"]
 if len(gap) and len(twins):
@@ -385,17 +386,17 @@ table["ResNet-1202"] = deepest.test_error
 table.style.format(precision=2, na_rep="")
 
 # %% [markdown]
-# The claim has two parts. That such a net *trains* at all is borne out by those who report an error; one author reports that it
-# did not converge. That it *tests worse* is found by one author and not by two. All of these are single runs, and two runs of one
-# net differ by about as much.
+# The claim has two parts. Every source that reports an error shows that such a net *trains* at all; one author reports that it did
+# not converge. That it *tests worse* is found by one author and not by two. All of these are single runs, and how far two runs of
+# so deep a net differ, nobody has reported.
 #
 # ## Are residual responses smaller?
 #
-# **C15, Fig. 7.** Are the responses of ResNet-56 smaller than those of plain-56 in nets that others trained? Where weights are
-# published, they are ({numref}`tab-reruns-responses`); by the rule fewer than three authors are too few. The curves are in
-# [CIFAR-10 and analysis](05_cifar_analysis.ipynb).
+# **C15, Fig. 7.** Are the responses of ResNet-56 smaller than those of plain-56 in nets that others trained? In the published
+# weights that we measured they are ({numref}`tab-reruns-responses`); by the rule fewer than three authors are too few. The curves
+# are in [CIFAR-10 and analysis](05_cifar_analysis.ipynb).
 
-# %% mystnb={"figure": {"caption": "Smaller with a shortcut, and smaller in the deeper residual net, in all weights that were published. Difference of the median layer's response (standard deviation after batch normalisation, before the addition or the ReLU), in percent of the second net's, measured by us.", "name": "tab-reruns-responses"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Smaller with a shortcut, and smaller in the deeper residual net, in all published weights that were measured. Difference of the median layer's response (standard deviation after batch normalisation, before the addition or the ReLU), in percent of the second net's, measured by us.", "name": "tab-reruns-responses"}} tags=["hide-input"]
 table = found["C15"].set_index("comparison")
 effects = table.effect.map("{:.0f} %".format).map(minus)
 table[["author"]].assign(difference=effects)
@@ -418,7 +419,7 @@ if len(price):
     )
 
 # %% [markdown]
-# So a table of best errors cannot be set beside one of final errors: the flattery is more than half of the step from 56 to 110
+# So a table of best errors cannot be set beside one of final errors: the flattery is a good part of the step from 56 to 110
 # layers. It matters less for a *difference* of two nets reported in the same way, since it is taken off both.
 # {numref}`tab-reruns-subsets` shows that best-on-test sources find the same gain as the others.
 #
@@ -502,7 +503,7 @@ columns = ["agree", "sign test, p", "silent sources"]
 pd.DataFrame(lines, index=columns).T
 
 # %% [markdown]
-# **Do sources that show a log or weights find something else than those that only state a number?** And do those with several
+# **Do sources that show a log or weights find the same as those that only state a number?** And do those with several
 # seeds differ from those with one ({numref}`tab-reruns-shown`)? A number alone costs nothing to choose well.
 
 # %% mystnb={"figure": {"caption": "ResNet-56 minus ResNet-20 (points), and the final error of ResNet-56 (%), by what a source shows and how often it ran: means over n authors, far recipes left out, and the difference with its 95 % Welch interval.", "name": "tab-reruns-shown"}} tags=["hide-input"]
@@ -546,7 +547,7 @@ say(table.to_markdown())
 # %% [markdown]
 # ## The sources
 #
-# Who are they, and what did they do otherwise? Each name links to the commit, or to the thread, that was read.
+# Who are they, and where do they depart from the paper? Each name links to the commit, or to the thread, that was read.
 
 
 # %% tags=["hide-input"]
@@ -598,7 +599,7 @@ if whole:  # the fixed words of this page hold for the whole table
 # - **What is not public.** A rerun that failed has fewer reasons to be published; the table above says how many such it would take.
 # - **Each author's bookkeeping.** Few publish weights. Where they do, errors can be measured again.
 # - **ImageNet.** `reruns.csv` lists residual nets there, all with other augmentation. No plain net of 18 or 34 layers with a
-#   published error was found, so C2 cannot be judged so.
+#   published error was found, so C2 cannot be judged in this way.
 # - **plain-110.** Its only published error is of a short training. The claim that it ends above 60 % stays with the paper.
 # - **Our own runs** are never mixed in: they are another kind of evidence, with their own rules.
 #
