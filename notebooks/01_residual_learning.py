@@ -616,8 +616,8 @@ chapter.report(runs, missing)  # of the section on short training
 #
 # - **All planned runs of our own at the paper's scale.** {numref}`tab-ours` has those that are recorded. Until the others are in,
 #   only public runs judge C1 and C5 there.
-# - **More iterations** (C4), **other depths** (C13) and **the other shortcuts** (C8) belong to later chapters; **ImageNet**
-#   (C2) needs the data, and days on a GPU.
+# - **More iterations** (C4), **other depths** (C13) and **the other shortcuts** (C8) belong to later chapters, and **ImageNet**
+#   (C2) to [chapter 4](04_imagenet.ipynb).
 # - **Why** plain nets are hard to optimise. The paper conjectures "exponentially low convergence rates" and leaves it open. A
 #   gradient that does not vanish in a net rules out one explanation for that net, and proves no other.
 

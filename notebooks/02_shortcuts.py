@@ -515,11 +515,11 @@ chosen = ends.lr.first().map("{:g}".format).unstack("layers")
 (errors + " (rate " + chosen + ")").add_suffix(" layers")
 
 # %% [markdown]
-# The prediction holds for two and six layers ({numref}`tab-identity`). The longest stack shows its limit. BN gives every
-# $\mathcal{F}$ the variance one at the start, so the sum grows with each block, and a long stack starts far from the identity.
-# No learning rate that was tried leads back. From a zero start every stack stays close: the identity is *easy to keep*, if
-# training starts near it. The paper's nets do not start there. Later recipes do {cite}`goyal2017accurate`, and later nets move
-# the ReLU out of the shortcut's way {cite}`he2016identity`.
+# In {numref}`fig-identity` and {numref}`tab-identity` the prediction holds for two and six layers, and not for eighteen. BN
+# gives every $\mathcal{F}$ the variance one at the start, so the sum grows with each block, and a long stack starts far from
+# the identity. No learning rate that was tried leads back. From a zero start every stack stays close: the identity is *easy to
+# keep*, if training starts near it. The paper's nets do not start there. Later recipes do {cite}`goyal2017accurate`, and later
+# nets move the ReLU out of the shortcut's way {cite}`he2016identity`.
 #
 # (paper-table-3)=
 # (paper-c8)=

@@ -313,7 +313,7 @@ with torch.no_grad():
     torch.testing.assert_close(scores(net, x).mean((2, 3)), net(x), **close)
     torch.testing.assert_close(scores(net, x), evaluation.score_map(net, x), **close)
 
-# %% mystnb={"figure": {"caption": "The five scales of section 3.4, drawn in one measure; the square is what the net was trained on, 224 pixels. The titles give the map of scores that is averaged.", "name": "fig-five-scales"}, "image": {"alt": "The same photograph at shorter sides of 224, 256, 384, 480 and 640 pixels, each with a square of 224 pixels."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The five scales of section 3.4, drawn to the same measure; the square is what the net was trained on, 224 pixels. The titles give the map of scores that is averaged.", "name": "fig-five-scales"}, "image": {"alt": "The same photograph at shorter sides of 224, 256, 384, 480 and 640 pixels, each with a square of 224 pixels."}} tags=["hide-input"]
 whole = [evaluation.shorter(flower, side) for side in evaluation.SIDES]
 keys = dict(width_ratios=[view.shape[2] for view in whole])
 figure, axes = plt.subplots(1, 5, figsize=(8, 2), gridspec_kw=keys)
