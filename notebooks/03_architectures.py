@@ -63,8 +63,8 @@ plots.style()
 # (paper-c17)=
 # ## What do the nets cost?
 #
-# All of Table 1 is one function of the depth. The residual nets of 18 and 34 layers use option A, as in the paper's Table 2; those of
-# 50, 101 and 152 use option B. Nets are built with shapes but no values: even VGG-19 {cite}`simonyan2015very` takes no memory.
+# Every residual net of Table 1 costs less than VGG-16 ({numref}`fig-counted`). Those of 18 and 34 layers have option A, as in Table 2;
+# those of 50, 101 and 152 have option B. Nets are built with shapes but no values: even VGG-19 {cite}`simonyan2015very` takes no memory.
 
 # %%
 residual = [f"ResNet-{d}" for d in DEPTHS]
@@ -83,8 +83,8 @@ nets |= {f"VGG-{d}": shape_of(make, init_weights=False) for d, make in vgg.items
 # k^2 \, C_\mathrm{in} \, C_\mathrm{out} \, H \, W
 # \end{equation}
 #
-# multiply-adds, which the paper calls FLOPs ({numref}`fig-counted` has those of all nets). The sums are checked against PyTorch's
-# own counter, which does not use this formula {cite}`paszke2019pytorch`.
+# multiply-adds, which the paper calls FLOPs. The sums are checked against PyTorch's own counter, which does not use this formula
+# {cite}`paszke2019pytorch`.
 
 # %%
 frames = {name: counts.layers(net, 224) for name, net in nets.items()}
@@ -176,7 +176,7 @@ say(
 # (paper-table-1)=
 # ## Table 1
 #
-# Do these nets agree with the paper? {numref}`tab-table1` is written by the modules themselves, {numref}`tab-numbers` has what differs.
+# Do these nets agree with the paper? In all but a few numbers ({numref}`tab-numbers`). {numref}`tab-table1` is written by the modules.
 
 
 # %% tags=["hide-input"]
@@ -586,8 +586,8 @@ say(
 # %% [markdown]
 # ## What a unit sees
 #
-# How large a part of the image can a unit depend on? Its *receptive field* follows from the modules: a layer with kernel $k$ adds
-# $(k - 1)$ times the distance $j$ of its neighbouring inputs, in pixels, and a stride multiplies $j$.
+# How large a part of the image can a unit depend on? In the last map its *receptive field* is larger than the image. By the modules,
+# a layer with kernel $k$ adds $(k - 1)$ times the distance $j$ of its neighbouring inputs, in pixels, and a stride multiplies $j$.
 #
 # **Prediction.** After the stem only 3×3 layers let it grow. Bottlenecks have one of them where basic blocks have two, so ResNet-50 sees
 # less than ResNet-34. The check takes ResNet-18 with all weights positive, so that nothing cancels, and average instead of max pooling.
@@ -657,7 +657,7 @@ say(pd.DataFrame(rows)[["claim", "paper", "ours", "verdict"]].to_markdown(index=
 #
 # - **Accuracy.** Whether these nets are as good as the paper says (C9, and the other half of C19) takes training.
 # - **How the paper counted.** A rule that gives all of its numbers was found by trying. That is no proof that it was the authors'.
-# - **Time on a GPU; peak memory**, of which what autograd keeps is a lower bound; what part of its field a trained unit uses.
+# - **Time on a GPU and peak memory** of these nets (what autograd keeps is a lower bound); what of its field a trained unit uses.
 #
 # ## Exercises
 #

@@ -110,9 +110,9 @@ for ax, part in zip(axes[0], parts, strict=True):
 # torchvision's worker counts *in the same round*. On another machine the speeds will differ, the order probably less; that was not
 # tried.
 #
-# A training step needs its batch in time and no sooner. Where a step takes longer than a loader needs for a batch, as on a laptop, a
-# fast loader saves cores and not time. Where it takes less, as on a GPU, the loader decides how long a run takes. The first batch
-# costs seconds more, since code is compiled or loaded. The numbers behind the figure:
+# A training step needs its batch in time and no sooner. Where a step takes longer than a loader needs for a batch, as on a laptop,
+# a fast loader saves cores and not time. Where it takes less, as it may on a GPU, the loader decides how long a run takes. The
+# first batch costs seconds more, since code is compiled or loaded. The numbers behind the figure:
 
 # %% tags=["hide-output"]
 say(bench_load.table(recorded))
@@ -238,7 +238,8 @@ print(f"{recorded['rounds']} rounds of {recorded['seconds']} s each")
 # %% [markdown]
 # ## What was not tested, and why
 #
-# - **A GPU.** The record's device is named above. `python -m reslib bench load --device cuda` measures images on the device.
+# - **Loading on a GPU.** The record's device is named above. `python -m reslib bench load --device cuda` measures a GPU; the page on
+#   rerunning has the time that one batch took there.
 # - **A disk that is slower than memory.** The photographs measured are few and stay in memory. All of ImageNet as raw pixels does
 #   not: then the disk decides, and `jpg` may be the faster.
 # - **Training with either resizing.** What the difference in pixels does to an error on ImageNet is not known here.

@@ -478,9 +478,9 @@ columns = ["t interval", "random effects", "spread beyond seeds", "authors"]
 pd.DataFrame(lines, index=columns).T
 
 # %% [markdown]
-# The two intervals nearly coincide, which is why the simpler one is used. For the residual pairs, seeds alone explain what is seen.
-# With plain-56 authors differ by more than seeds do. Much of that is one near recipe ({numref}`tab-reruns-subsets`): how a net is
-# trained seems to matter more where training is hard.
+# The two intervals nearly coincide, which is why the simpler one is used. For the residual pairs, seeds suffice to explain the
+# spread. With plain-56 authors differ by more than seeds do. Much of that is one near recipe ({numref}`tab-reruns-subsets`): how a
+# net is trained seems to matter more where training is hard.
 #
 # ## Who does not publish?
 #
