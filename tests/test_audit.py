@@ -167,7 +167,7 @@ def few(monkeypatch):
         return Images(f"random-{part}", rng.integers(0, 256, (n, 32, 32, 3), np.uint8), np.arange(n) % 10, part, None)
 
     parts = {train: some(None, train=train) for train in (True, False)}
-    monkeypatch.setattr("reslib.data.images", lambda recipe, *, train, data_dir=None: parts[train])
+    monkeypatch.setattr("reslib.data.cifar._images", lambda data, size, train, folder: parts[train])
     return parts
 
 
