@@ -270,7 +270,7 @@ def test_figures_fit_a_telephone(site, browser):
         assert browser.run(wide) == 0, page
         shown = "[...document.querySelectorAll('.plot-narrow')].filter(n => n.parentElement.checkVisibility())"
         narrow = f"{shown}.every(n => n.checkVisibility()"
-        assert browser.run(f"{narrow} && !n.previousElementSibling.checkVisibility())"), page
+        assert browser.run(f"{narrow} && !n.parentElement.querySelector('.plot-wide').checkVisibility())"), page
 
 
 def test_the_values_of_a_figure_can_be_read_with_the_keyboard(sample, browser):
