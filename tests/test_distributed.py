@@ -106,7 +106,7 @@ def wait_for(condition, seconds=120):
 
 
 def test_a_rank_is_killed_then_all_are_stopped_and_one_process_goes_on(tmp_path):
-    recipe, out = replace(GENTLE, steps=100, warmup_lr=None), tmp_path / "two"
+    recipe, out = replace(GENTLE, steps=100, warmup_lr=None, warmup_until=CIFAR.warmup_until), tmp_path / "two"
     checkpoint, said = out / f"{recipe.name}.ckpt", out / "said"
     with start(recipe, out, 2) as process:
         wait_for(checkpoint.exists)
