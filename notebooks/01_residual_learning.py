@@ -428,7 +428,7 @@ ratios = chapter.gradient_ratios(recorded)
 assert 1 < ratios.loc["plain-56", "public, paper"].end.item() < 10  # the words above
 assert ratios.loc["plain-56", "ours, pocket"].before.item() > 100
 assert claims.judge("C3", "pocket", evidence)["verdict"] == "unclear"
-ratios.style.format("{:.2g}", na_rep="")
+ratios.style.format(lambda ratio: f"{float(f'{ratio:.2g}'):g}", na_rep="")
 
 # %% [markdown]
 # (paper-1-vanishing)=
@@ -666,7 +666,7 @@ pair["gap"] = pair.test_error - pair.train_error
 rise = pair.loc["plain56"] - pair.loc["plain20"]
 assert rise.train_error > 0 and rise.gap < rise.train_error
 # Overfitting lowers the training error. Here it rises, by more than the gap does.
-pair.round(2)
+pair.rename(lambda net: f"plain-{net[5:]}").round(2)
 
 # %% [markdown]
 # **4.** He's rule has a factor of 2 in the variance, "because a ReLU drops half". How many decades a layer does a plain net

@@ -315,8 +315,8 @@ low, high = comparison.prediction(by_net.get_group(("resnet", 20)))
 say(
     f"Our ResNet-20 is at {' and '.join(f'{e:.2f}' for e in errors)} %, the paper's at "
     f"{PRINTED[20]:.2f} %. By the reruns one more author's is expected between "
-    f"{low:.1f} and {high:.1f} %, where these values lie. Nothing of ours is judged "
-    "before all planned seeds are there."
+    f"{low:.1f} and {high:.1f} %. Nothing of ours is judged before all planned seeds "
+    "are there."
 )
 
 # %% [markdown]
@@ -477,7 +477,7 @@ for (kind, depth), found in own.items():
 medians = layers.groupby(["source", "net", "depth"]).response_std.median()
 at56, at20 = (medians["a-martyn/resnet", :, d] for d in (56, 20))
 say(
-    "They do, in all nets that could be measured. In one author's nets of 56 layers "
+    "In one author's nets they do. At 56 layers "
     f"the median layer's response has a standard deviation of {at56['plain']:.2f} "
     f"without and {at56['resnet']:.2f} with shortcuts; at 20 layers "
     f"{at20['plain']:.2f} and {at20['resnet']:.2f}."
