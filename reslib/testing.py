@@ -5,8 +5,9 @@ torchvision's, (x - mean) / std of each channel. Intervals are over images, not 
 """
 
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib import resources
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def torchvision_net(name: str) -> nn.Module:
     if version not in found.__members__:
         raise ValueError(f"torchvision:{name} is unknown: {net} has {', '.join(found.__members__)}.")
     try:
-        tensors = found[version].get_state_dict(progress=False, check_hash=True)
+        with redirect_stdout(sys.stderr):  # torch says there what it downloads
+            tensors = found[version].get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # a wrong hash is a RuntimeError
         raise OSError(f"torchvision:{name} is not in {torch.hub.get_dir()}/checkpoints, and could not be fetched ({error}): "
                       f"put {found[version].url} there.") from None  # fmt: skip
