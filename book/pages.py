@@ -272,6 +272,7 @@ def evidence():
         for group in PLAN
     ]
     rows["with"] = [changes(record.recipe) for record in rows["record"]]
+    rows["net"] = [record.recipe.told for record in rows["record"]]
     lines = [
         [*names, seeds(runs), between(runs["date"]), between(runs["device"]),
          ", ".join(sorted({code(c[:10], not dirty) for c, dirty in zip(runs["commit"], runs["dirty"], strict=True)}))]

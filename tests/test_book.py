@@ -484,7 +484,7 @@ def test_the_status_page_says_what_was_run(sample):
         assert package in page
     runs = reslib.records()
     core = sum(runs.recipe_id.isin([recipe.id for _, recipe in planned("pocket", "core")]))
-    assert f"{core} of 12" in page and (runs.net == "plain20").any() and "plain20" in page
+    assert f"{core} of 12" in page and (runs.net == "plain20").any() and "plain-20" in page
 
 
 def test_every_claim_has_its_place(root):
