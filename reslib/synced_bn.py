@@ -5,20 +5,7 @@ import copy
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-
-
-class Summed(torch.autograd.Function):
-    """The sum over all ranks of a group; so is its gradient."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, group) -> Tensor:
-        ctx.group, x = group, x.clone()
-        dist.all_reduce(x, group=group)
-        return x
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        return Summed.apply(gradient, ctx.group), None
+from torch.distributed.nn.functional import all_reduce
 
 
 class SyncedBN(nn.BatchNorm2d):
@@ -28,9 +15,9 @@ class SyncedBN(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         n = x.numel() // x.shape[1] * dist.get_world_size(self.group)
-        mean = Summed.apply(x.sum((0, 2, 3)), self.group) / n
+        mean = all_reduce(x.sum((0, 2, 3)), group=self.group) / n
         centred = x - mean[:, None, None]
-        variance = Summed.apply(centred.square().sum((0, 2, 3)), self.group) / n
+        variance = all_reduce(centred.square().sum((0, 2, 3)), group=self.group) / n
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * n / (n - 1), self.momentum)

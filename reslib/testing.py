@@ -4,7 +4,6 @@ A net of the paper's is tested on pixels minus the mean image of the tree's trai
 torchvision's, (x - mean) / std of each channel. Intervals are over images, not over training runs.
 """
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -21,7 +20,7 @@ from .data import photographs
 from .data.tree import Tree, decoded
 from .evaluation import HOW, Entry, batch_probabilities, known, views
 from .files import drawing_seconds, path_of, say
-from .machine import device_of
+from .machine import cores, device_of
 from .recipes import Recipe
 from .resnet import IMAGENET_NETS, Bottleneck, imagenet_resnet
 from .weights import read_weights, recipe_of, trained_net
@@ -232,11 +231,11 @@ def tree_probabilities(entries: list[Entry], images, how: str = "centre") -> lis
     and for a photograph that cannot be read, by name.
     """
     known(how)
-    found, cores = {}, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = {}
     for size in sorted({entry.size for entry in entries}):
         group = [i for i, entry in enumerate(entries) if entry.size == size]
         cpu = all(next(entries[i].net.parameters()).device.type == "cpu" for i in group)
-        workers = 0 if len(images.names) < 100 else max(1, cores // 4) if cpu else min(cores, 16)
+        workers = 0 if len(images.names) < 100 else max(1, cores() // 4) if cpu else min(cores(), 16)
         loader = torch.utils.data.DataLoader(_Views(images, how, size), (40 if cpu else 320) // HOW[how],
                                              num_workers=workers, collate_fn=list)  # fmt: skip
         rows = {i: [] for i in group}

@@ -53,9 +53,9 @@ def test_bench_step():
         "bench", "step", "--depth", "8", "--size", "8", "--batch", "4", "--rounds", "1", "--steps", "1", "--no-compiled"
     )
     assert found.returncode == 0, found.stderr
-    assert "| channels_last |" in found.stdout and "resident memory" in found.stdout
-    parts = re.findall(r"(convolution|batch norm|ReLU|SGD|other) (\d+) %", found.stdout)
-    assert len(parts) == 5 and 98 <= sum(int(share) for _, share in parts) <= 102 and found.stderr == ""
+    rows = re.findall(r"^\| (eager NCHW|channels_last) \| ([\d.]+) \(", found.stdout, re.MULTILINE)
+    assert [name for name, _ in rows] == ["eager NCHW", "channels_last"] and all(float(ms) > 0 for _, ms in rows)
+    assert found.stderr == ""
 
 
 def test_bench_step_against_the_usual_script_which_loads_its_batches(cifar):
@@ -64,12 +64,6 @@ def test_bench_step_against_the_usual_script_which_loads_its_batches(cifar):
     assert found.returncode == 0, found.stderr
     ratios = re.search(r"\| usual script \| .* \| ([\d.]+) \| ([\d.]+) \|", found.stdout)
     assert ratios and ratios[2] == "1.00" and "times usual script" in found.stdout
-
-
-def test_bench_scaling():
-    found = run("bench", "scaling", "--depths", "8,14,20", "--size", "8", "--batches", "2,4", "--rounds", "1", "--steps", "1")
-    assert found.returncode == 0, found.stderr
-    assert "ceilings: " in found.stdout and "| 20 | 4 |" in found.stdout and found.stdout.count("ms a layer") == 2
 
 
 def test_plan():

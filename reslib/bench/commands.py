@@ -1,4 +1,4 @@
-"""python -m reslib bench step | scaling | load: speed on this machine."""
+"""python -m reslib bench step | load: speed on this machine."""
 
 import math
 from pathlib import Path
@@ -40,30 +40,9 @@ def step(depth: int = 20, size: Count = 32, batch: Count = 128, rounds: Count = 
     variants += [bench.GRAPH, f"{bench.GRAPH}, compiled"] if device != "cpu" else []
     variants = [name for name in variants if compiled or "compiled" not in name]
     made = bench.steps_of(depth, size, batch, variants, device, data_dir, precision)
-    seconds, shares = bench.in_turns(made, rounds, steps), bench.shares(made[bench.EAGER], device)
-    parts = ", ".join(f"{kind} {share:.0f} %" for kind, share in shares.items())
+    seconds = bench.in_turns(made, rounds, steps)
     print(f"ResNet-{depth}, {size}x{size}, batch {batch}, {precision}, {machine(device)}, median of {rounds} rounds\n\n"
-          f"{bench.step_table(seconds, batch)}\n\nof a step's time ({bench.EAGER}): {parts}\n"
-          f"largest resident memory: {bench.peak_memory():.2f} GB")  # fmt: skip
-
-
-@app.command()
-def scaling(depths: str = "20,32,44,56,110", batches: str = "128", size: Count = 32, rounds: Count = 3,
-            steps: Annotated[int, typer.Option(min=1, help="of a round; a GPU is fast enough for 200")] = 2,
-            threads: Count | None = None, precision: str = "tf32", device: Device = None,
-            data_dir: Path | None = None):  # fmt: skip
-    """The training step across depth and batch: how cost grows, and what share of the machine's ceilings it reaches."""
-    from ..evidence.parameters import cifar_depths, whole_numbers
-    from ..machine import device_of
-    from . import step as bench
-
-    device = str(device_of(device))
-    if threads:
-        torch.set_num_threads(threads)
-    table = bench.scaling(
-        cifar_depths(depths, least=1), whole_numbers(batches), size, rounds, steps, device, data_dir, precision
-    )
-    print(f"{machine(device)}, median of {rounds} rounds; {table}")
+          f"{bench.step_table(seconds, batch)}")  # fmt: skip
 
 
 def machine(device: str) -> str:

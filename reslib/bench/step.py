@@ -1,6 +1,5 @@
 """Timings that can be trusted on a noisy machine: variants in turn, several rounds, medians and ratios from one run."""
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -8,16 +7,13 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from scipy import stats
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from tqdm.auto import tqdm
 
 from .. import data, machine
 from ..cuda_graph import GraphedStep
-from ..evidence import counts
 from ..recipes import CIFAR
-from ..resnet import cifar_resnet
 from ..sgd import in_bf16, optimizer_for, train_step
 
 PLAIN, EAGER, COMPILED, GRAPH = "eager NCHW", "channels_last", "channels_last, compiled", "CUDA graph"
@@ -116,84 +112,3 @@ def step_table(seconds: dict, batch: int) -> str:
         cells = [name, f"{middle:.2f} ({min(ms):.2f} to {max(ms):.2f})", f"{batch / middle * 1e3:,.0f}"]
         lines.append("| " + " | ".join([*cells, *(f"{ratio:.2f}" for ratio in ratios)]) + " |")
     return "\n".join(lines)
-
-
-KINDS = {"convolution": ("conv",), "batch norm": ("batch_norm",), "ReLU": ("relu", "clamp_min", "threshold"), "SGD": ("sgd",)}
-"""Kinds of operations by words in PyTorch's names of them; what fits none is "other": additions, the loss, copies, dispatch."""
-
-
-def shares(step: Callable, device: str) -> dict[str, float]:
-    """Where the time of an eager step goes: percent of it by kind of operation, the largest first (torch.profiler)."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler talks on stderr
-    activity = torch.profiler.ProfilerActivity
-    activities = [activity.CPU] if device == "cpu" else [activity.CPU, activity.CUDA]
-    with torch.profiler.profile(activities=activities) as profile:
-        step()[0].item()
-    found = dict.fromkeys([*KINDS, "other"], 0.0)
-    for event in profile.key_averages():
-        if event.device_type != torch.autograd.DeviceType.CPU:
-            continue  # a kernel: its time is with the operation that started it
-        kind = next((kind for kind, words in KINDS.items() if any(word in event.key.lower() for word in words)), "other")
-        found[kind] += event.self_cpu_time_total if device == "cpu" else event.self_device_time_total
-    total = sum(found.values())
-    return {kind: 100 * time / total for kind, time in sorted(found.items(), key=lambda item: -item[1])}
-
-
-def ceilings(device: str) -> tuple[float, float]:
-    """What the device does at best, measured: FLOP/s of a large float32 matrix product, bytes/s of a large copy.
-
-    The best of five. On a GPU the product is in TF32, as its convolutions are by default.
-    """
-    n = 8192 if device != "cpu" else 2048
-    a, big = torch.randn(n, n, device=device), torch.empty(2**28, dtype=torch.uint8, device=device).fill_(1)
-    tf32, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, True
-    best = []
-    for work in (lambda: a @ a, big.clone):
-        times = []
-        for _ in range(6):
-            tick = time.perf_counter()
-            work().view(-1)[0].item()
-            times.append(time.perf_counter() - tick)
-        best.append(min(times[1:]))
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    return 2 * n**3 / best[0], 2 * big.numel() / best[1]
-
-
-def scaling(depths: tuple[int, ...], batches: tuple[int, ...], size: int, rounds: int, steps: int, device: str,
-            data_dir=None, precision: str = "tf32") -> str:  # fmt: skip
-    """A table of the step as `train` runs it, across depth and batch, against the device's ceilings, and how cost grows.
-
-    FLOPs: two for each multiply-add, three times the forward pass's for a step. Bytes: the least that a step moves, what
-    its forward pass keeps (counts.activation_memory) written once and read once.
-    """
-    variant = EAGER if device == "cpu" else f"{GRAPH}, compiled"
-    made = {(d, b): steps_of(d, size, b, (variant,), device, data_dir, precision)[variant] for d in depths for b in batches}
-    seconds = {key: statistics.median(values) for key, values in in_turns(made, rounds, steps).items()}
-    flops, traffic = ceilings(device)
-    best = f"{flops / 1e9:,.0f} GFLOP/s (matrix product), {traffic / 1e9:,.0f} GB/s (copy)"
-    lines = [f"{variant}, {precision}, {size}x{size}; ceilings: {best}", "",
-             "| depth | batch | ms a step | images/s | GFLOP/s | of the ceiling | GB/s, at least | of the ceiling |",
-             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    for (depth, batch), s in seconds.items():
-        net = counts.shape_of(cifar_resnet, depth)
-        work = 6 * batch * counts.multiply_adds(net, size) / s
-        moved = 2 * batch * counts.activation_memory(net, size) / s
-        lines.append(f"| {depth} | {batch} | {1e3 * s:.2f} | {batch / s:,.0f} | {work / 1e9:,.0f} | {work / flops:.0%} | "
-                     f"{moved / 1e9:,.1f} | {moved / traffic:.0%} |")  # fmt: skip
-    for batch in batches if len(depths) > 2 else ():
-        fit = stats.linregress(depths, [1e3 * seconds[d, batch] for d in depths])
-        lines += ["", f"Batch {batch}: {fit.intercept:.2f} ms + {fit.slope:.3f} ms a layer; a straight line in depth explains "
-                      f"{100 * fit.rvalue**2:.1f} % of the variance."]  # fmt: skip
-    return "\n".join(lines)
-
-
-def peak_memory() -> float:
-    """The process's largest resident memory so far, GB (10^9 bytes); NaN where the system does not tell (Windows)."""
-    try:
-        import resource
-    except ImportError:
-        return float("nan")
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9

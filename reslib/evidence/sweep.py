@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from .. import data, machine
 from ..checkpoint import LOCK_SECONDS, STOPS, BusyError, between_steps
 from ..files import drawing_seconds, path_of, renamed, writable
-from ..machine import device_of, in_a_line
+from ..machine import cores, device_of, in_a_line
 from ..recipes import Recipe
 from ..trainer import Trainer
 from .plan import on_record, work
@@ -100,11 +100,6 @@ class Worker:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def worker_for(recipes: list[Recipe], out: Path, **options) -> Worker:
