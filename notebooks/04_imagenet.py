@@ -93,7 +93,7 @@ torch.set_num_threads(1)  # what is live here is too small to be shared out
 # What does section 3.4 do to get from a photograph to a weight? It is one recipe, {numref}`tab-imagenet-recipe`; each line is told
 # below. Where the paper leaves something open, `reslib.recipes.DEPARTURES` says what is done here.
 
-# %% mystnb={"figure": {"name": "tab-imagenet-recipe", "caption": "Section 3.4 as a recipe, reslib.IMAGENET."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Section 3.4 as a recipe, reslib.IMAGENET.", "name": "tab-imagenet-recipe"}} tags=["hide-input"]
 SHOWN = {
     "batch": "images of an iteration",
     "lr": "learning rate at the start",
@@ -250,7 +250,7 @@ below.set(yscale="log", ylabel="learning rate", xlabel="iterations")
 # rate. {numref}`tab-imagenet-first-drop` does that with ResNet-20 on CIFAR-10: a pass there comes every 1,000 iterations, and the
 # run's own schedule waits until 32,000.
 
-# %% mystnb={"figure": {"name": "tab-imagenet-first-drop", "caption": "The plateau rule on the errors of recorded runs, up to the iteration at which their own schedule divides the rate. Noise alone can end the first stage early."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The plateau rule on the errors of recorded runs, up to the iteration at which their own schedule divides the rate. Noise alone can end the first stage early.", "name": "tab-imagenet-first-drop"}} tags=["hide-input"]
 told = {"recorded runs of ResNet-20 at the paper's scale": len(real)}
 told["in which the rule divides the rate before their own schedule does"] = len(first)
 told["at iteration"] = ", ".join(f"{step:,}" for step in first) or "-"
@@ -444,12 +444,12 @@ def rows_of(table, nets, views):
 # {numref}`tab-imagenet-2` and {numref}`tab-imagenet-3` are by ten crops, so only sources that tested so stand in them.
 # Their recipes differ from the paper's, most in scale and aspect augmentation, and none says which shortcut option.
 
-# %% mystnb={"figure": {"name": "tab-imagenet-2", "caption": "Table 2: top-1 error (%) on the validation images, ten crops. Public reruns: each number links to its source. Ours: nets on other photographs, an extension. Hours: of one run, counted."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Table 2: top-1 error (%) on the validation images, ten crops. Public reruns: each number links to its source. Ours: nets on other photographs, an extension. Hours: of one run, counted.", "name": "tab-imagenet-2"}} tags=["hide-input"]
 TWO = {f"plain-{n}": (n, None) for n in (18, 34)}
 TWO |= {f"ResNet-{n}": (n, "A") for n in (18, 34)}
 rows_of(2, TWO, "10-crop")
 
-# %% mystnb={"figure": {"name": "tab-imagenet-3", "caption": "Table 3: top-1 / top-5 error (%), ten crops. Public reruns: top-1 error, linked to the source."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Table 3: top-1 / top-5 error (%), ten crops. Public reruns: top-1 error, linked to the source.", "name": "tab-imagenet-3"}} tags=["hide-input"]
 THREE = {f"ResNet-34 {s}": (34, s) for s in "ABC"}
 THREE |= {f"ResNet-{n}": (n, "B") for n in (50, 101, 152)}
 rows_of(3, THREE, "10-crop")
@@ -458,7 +458,7 @@ rows_of(3, THREE, "10-crop")
 # {numref}`tab-imagenet-4` is by whole photographs at five scales. We found no public rerun that tested so. What many published is the error of
 # one centre crop, which stands there instead, and is higher by some points for that reason alone.
 
-# %% mystnb={"figure": {"name": "tab-imagenet-4", "caption": "Table 4: top-1 / top-5 error (%), whole photographs at five scales. Public reruns: top-1 error of one centre crop, linked to the source."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Table 4: top-1 / top-5 error (%), whole photographs at five scales. Public reruns: top-1 error of one centre crop, linked to the source.", "name": "tab-imagenet-4"}} tags=["hide-input"]
 FOUR = {name: net for name, net in THREE.items() if name != "ResNet-34 A"}
 rows_of(4, FOUR, "1-crop")
 
@@ -469,7 +469,7 @@ rows_of(4, FOUR, "1-crop")
 # {numref}`tab-imagenet-5` is of ensembles on the *test* images, whose labels are not published. The paper names two of its six nets;
 # the hours are those of two ResNet-152 and of the four smaller nets of {numref}`tab-imagenet-4`.
 
-# %% mystnb={"figure": {"name": "tab-imagenet-5", "caption": "Table 5: top-5 error (%) of ensembles on the test images. No public rerun was found, and none is ours."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Table 5: top-5 error (%) of ensembles on the test images. No public rerun was found, and none is ours.", "name": "tab-imagenet-5"}} tags=["hide-input"]
 FIVE = {
     "vgg_ilsvrc14": "VGG (ILSVRC'14)",
     "googlenet": "GoogLeNet",
@@ -506,7 +506,7 @@ def disagreement(predictions):  # mean share of images on which two of the nets 
     return np.mean([(predictions[a] != predictions[b]).mean() for a, b in pairs])
 
 
-# %% mystnb={"figure": {"name": "tab-imagenet-votes", "caption": "Votes of recorded CIFAR-10 nets, an analogue of Table 5: % of the 10,000 test images. The vote is lower than the best net chosen afterwards on the same images."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Votes of recorded CIFAR-10 nets, an analogue of Table 5: % of the 10,000 test images. The vote is lower than the best net chosen afterwards on the same images.", "name": "tab-imagenet-votes"}} tags=["hide-input"]
 own = [run for run in record.load() if run.recipe.scale == "paper"]
 own = [run for run in own if run.recipe.data == "cifar10"]
 groups = {"our nets, plain and residual": own}
@@ -545,7 +545,7 @@ pd.DataFrame(rows).style.hide(axis="index")
 # numbers; but they are about different images, the validation set, on which a single model is chosen, and the test set.
 # {numref}`tab-imagenet-c20` compares the difference with its standard error over images.
 
-# %% mystnb={"figure": {"name": "tab-imagenet-c20", "caption": "C20: a single net against the best earlier ensemble, both as printed."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "C20: a single net against the best earlier ensemble, both as printed.", "name": "tab-imagenet-c20"}} tags=["hide-input"]
 pair_of = "table4.resnet152", "table5.bn_inception"
 single, best = (paper[f"{name}.top5_error"] / 100 for name in pair_of)
 tested = paper["s41.images_validation"], paper["s41.images_test"]

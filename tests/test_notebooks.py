@@ -25,10 +25,14 @@ def papermill(notebook, out, *words, **keywords):
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
 def test_pairs_are_in_sync_and_stripped(notebook):
-    cells, script = jupytext.read(notebook), jupytext.read(notebook.with_suffix(".py"))
-    assert [c.source for c in cells.cells] == [c.source for c in script.cells]
+    cells = jupytext.read(notebook)
+    assert jupytext.writes(cells, "py:percent") == notebook.with_suffix(".py").read_text(encoding="utf-8")
     assert not any(c.get("outputs") or c.get("execution_count") for c in json.loads(notebook.read_text())["cells"])
     assert sum("parameters" in c.metadata.get("tags", []) for c in cells.cells) == 1
+
+
+def test_each_chapter_has_both_halves():
+    assert [p.stem for p in NOTEBOOKS] == [p.stem for p in sorted(FIRST.parent.glob("*.py"))]
 
 
 def test_the_clean_filter_takes_away_what_running_and_saving_adds():
