@@ -149,6 +149,8 @@ def cpu_name() -> str:
 
 
 def in_a_line(error: BaseException) -> str:
-    """What an error says; of PyTorch's own, which go on with hints, the first line."""
+    """What an error says; of PyTorch's own, which go on with hints, the first line; of a DataLoader's worker the last."""
     said = f"{error}" or type(error).__name__
+    if said.startswith("Caught "):
+        return said.splitlines()[-1].partition(": ")[2]
     return said.splitlines()[0] if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError) else said[:2000]

@@ -5,20 +5,21 @@ torchvision's, (x - mean) / std of each channel. Intervals are over images, not 
 """
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from tqdm.auto import tqdm
 
 from . import evaluation
 from .data import photographs
 from .data.tree import Tree, decoded
-from .evaluation import HOW, Entry, batch_probabilities, known, views
+from .evaluation import resized, score_map, square, ten_crop
 from .files import drawing_seconds, path_of, say
 from .machine import cores, device_of
 from .recipes import Recipe
@@ -27,6 +28,18 @@ from .weights import read_weights, recipe_of, trained_net
 
 MEAN, STD = (torch.tensor(x)[:, None, None] for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))  # torchvision's
 STRIDES = "1x1 (the paper, v1), 3x3 (torchvision and most libraries, v1.5)"
+HOW = {"centre": 1, "ten": 10, "scales": 10}  # ways to test photographs, and about how many crops' work each is
+LONGEST = 20  # times its shorter side: a photograph that is still tested whole
+
+
+class Entry(NamedTuple):
+    """A net that is tested on photographs, and the pixels that it was trained on: (x - mean) / std of x in [0, 1]."""
+
+    name: str
+    net: nn.Module
+    mean: Tensor  # (3, size, size): the mean image; or (3, 1, 1): of each channel
+    std: Tensor | float = 1.0  # (3, 1, 1)
+    size: int = 224  # pixels of a crop; what follows is given for 224, and in proportion for others
 
 
 # --- which net -------------------------------------------------------------------------------------------------------
@@ -161,18 +174,20 @@ def test(weights: list[str], data_dir=None, how: str = "centre", device=None, **
     choices: as `entry`. All that is wrong with the weights, and how they go together, is said before any photograph is read.
     Raises ValueError and OSError as `entry` and `tree_probabilities`.
     """
-    known(how)
+    if how not in HOW:
+        raise ValueError(f"how is {how!r}: test by 'centre', 'ten' crops, or 'scales'.")
     device, recipes = device_of(device), [own_file(one) for one in weights]
     if any(recipe and recipe.data != "imagenet" for _, recipe in recipes):
         names, chances, labels = cifar_probabilities(recipes, data_dir, how, device)
     else:
         folder = photographs.folder_of(data_dir)
-        images = photographs.source(folder, "val")
+        images = photographs.tree(folder, "val")
         entries = [entry(one, folder, **choices) for one in weights]
         names = [one.name for one in entries]
         labels = [labels_for(images, one.net.fc.out_features, one.name) for one in entries]
-        if any(not torch.equal(labels[0], one) for one in labels):
-            raise ValueError("the nets do not tell the same classes apart: an ensemble needs that. Test them one by one.")
+        if len({one.size for one in entries}) > 1 or any(not torch.equal(labels[0], one) for one in labels):
+            raise ValueError("the nets do not tell the same classes apart, or not on crops of one size, as an ensemble has to: "
+                             "test them one by one.")  # fmt: skip
         labels = labels[0]
         for one in entries:
             one.net.to(device, memory_format=torch.channels_last)
@@ -203,62 +218,72 @@ def cifar_probabilities(files: list[tuple[Path, Recipe | None]], data_dir, how: 
     return [path.stem for path, _ in files], chances, labels
 
 
-class _Views(torch.utils.data.Dataset):
-    """The views of a tree's photographs; where one cannot be had, the error, for the process that tests."""
+class Views(torch.utils.data.Dataset):
+    """What a test takes from each photograph of a tree, uint8, for crops of `size`: at a shorter side of 256 the "centre" crop,
+    or for "ten" the middle 256x256 pixels; "scales": the whole photograph at each of evaluation.SIDES.
+    """
 
-    def __init__(self, images, how: str, size: int):
+    def __init__(self, images: Tree, how: str, size: int):
         self.images, self.how, self.size = images, how, size
 
     def __len__(self) -> int:
         return len(self.images.names)
 
-    def __getitem__(self, i: int) -> list[Tensor] | ValueError:
+    def __getitem__(self, i: int) -> list[Tensor]:
         path = self.images.folder / self.images.names[i]
-        try:
-            image = decoded(path)
-        except ValueError as error:  # it names the file
-            return error
-        try:
-            return views(image, self.how, self.size)
-        except ValueError as error:
-            return ValueError(f"{path}: {error}")
+        image = decoded(path)
+        sides = [round(side * self.size / 224) for side in (evaluation.SIDES if self.how == "scales" else (256,))]
+        if self.how != "scales":
+            return [square(resized(image, sides[0]), self.size if self.how == "centre" else sides[0])]
+        if max(image.shape[1:]) > LONGEST * min(image.shape[1:]):
+            raise ValueError(
+                f"{path} is {image.shape[2]} x {image.shape[1]} pixels, too long to be tested whole: use how='ten'."
+            )
+        return [resized(image, side) for side in sides]
 
 
-def tree_probabilities(entries: list[Entry], images, how: str = "centre") -> list[Tensor]:
-    """Of each net the class probabilities (N, classes), on the CPU, of all photographs of a `Tree`. how: see `probabilities`.
+def crop_probabilities(entry: Entry, squares: Tensor, how: str) -> Tensor:
+    """Class probabilities (B, classes) of squares in [0, 1], (B, 3, S, S): of the "centre" crop; of "ten" crops, averaged."""
+    size, mean, std = entry.size, entry.mean.to(squares.device), torch.as_tensor(entry.std, device=squares.device)
+    crops = ten_crop(squares, size, mean) if how == "ten" else (squares - mean)[None]
+    x = (crops / std).flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (k B, 3, size, size)
+    return entry.net(x).softmax(1).view(len(crops), len(squares), -1).mean(0)
 
-    Nets of the same size share the work of decoding; workers do it beside the nets. Raises ValueError for an unknown `how`,
-    and for a photograph that cannot be read, by name.
+
+def whole_probabilities(entry: Entry, image: Tensor) -> Tensor:
+    """Class probabilities (classes,) of a whole photograph in [0, 1], (3, H, W): the score map averaged."""
+    mean, std = entry.mean.to(image.device), torch.as_tensor(entry.std, device=image.device)
+    if mean.shape[1] > 1:
+        mean = interpolate(mean[None], image.shape[1:], mode="bilinear")[0]
+    x = ((image - mean) / std)[None].contiguous(memory_format=torch.channels_last)
+    return score_map(entry.net, x).mean((2, 3)).softmax(1)[0]
+
+
+def probabilities(entry: Entry, batch: list[list[Tensor]], how: str) -> Tensor:
+    """Class probabilities (B, classes) of the `Views` of B photographs; "scales": averaged over them."""
+    device = next(entry.net.parameters()).device
+    if how != "scales":
+        return crop_probabilities(entry, torch.stack([square for (square,) in batch]).to(device) / 255, how)
+    return torch.stack([torch.stack([whole_probabilities(entry, x.to(device) / 255) for x in one]).mean(0) for one in batch])
+
+
+@torch.inference_mode()
+def tree_probabilities(entries: list[Entry], images: Tree, how: str = "centre") -> list[Tensor]:
+    """Of each net the class probabilities (N, classes), on the CPU, of all photographs of a tree: of the "centre" crop; of the
+    "ten" crops of AlexNet, averaged; or of whole photographs at five "scales", averaged.
+
+    The nets share the work of decoding; workers do it beside them. Raises ValueError for a photograph that cannot be read, by
+    name.
     """
-    known(how)
-    found = {}
-    for size in sorted({entry.size for entry in entries}):
-        group = [i for i, entry in enumerate(entries) if entry.size == size]
-        cpu = all(next(entries[i].net.parameters()).device.type == "cpu" for i in group)
-        workers = 0 if len(images.names) < 100 else max(1, cores() // 4) if cpu else min(cores(), 16)
-        loader = torch.utils.data.DataLoader(_Views(images, how, size), (40 if cpu else 320) // HOW[how],
-                                             num_workers=workers, collate_fn=list)  # fmt: skip
-        rows = {i: [] for i in group}
-        bar = tqdm(total=len(images.names), desc=f"testing, {how}", unit="image", mininterval=drawing_seconds())
-        with bar, in_test_mode([entries[i].net for i in group]):
-            for batch in loader:
-                for one in batch:
-                    if isinstance(one, ValueError):
-                        raise one
-                for i in group:
-                    rows[i].append(batch_probabilities(entries[i], batch, how).cpu())
-                bar.update(len(batch))
-        found |= {i: torch.cat(row) for i, row in rows.items()}
-    return [found[i] for i in range(len(entries))]
-
-
-@contextmanager
-def in_test_mode(nets: list[nn.Module]) -> Iterator[None]:
-    """No gradients, no rounding to TF32; each net's mode is restored."""
-    before = [net.training for net in nets]
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        try:
-            yield [net.eval() for net in nets]
-        finally:
-            for net, training in zip(nets, before, strict=True):
-                net.train(training)
+    cpu = all(next(entry.net.parameters()).device.type == "cpu" for entry in entries)
+    workers = 0 if len(images.names) < 100 else max(1, cores() // 4) if cpu else min(cores(), 16)
+    loader = torch.utils.data.DataLoader(Views(images, how, entries[0].size), (40 if cpu else 320) // HOW[how],
+                                         num_workers=workers, collate_fn=list)  # fmt: skip
+    found = [[] for _ in entries]
+    bar = tqdm(total=len(images.names), desc=f"testing, {how}", unit="image", mininterval=drawing_seconds())
+    with bar, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for batch in loader:
+            for rows, entry in zip(found, entries, strict=True):
+                rows.append(probabilities(entry, batch, how).cpu())
+            bar.update(len(batch))
+    return [torch.cat(rows) for rows in found]

@@ -1,14 +1,15 @@
 """How ImageNet nets are tested: crops of a known image, the fully convolutional form, and whole trees of photographs."""
 
-import shutil
-
+import numpy as np
 import pytest
 import torch
-from test_photographs import converted, noise_tree, originals, photographs  # noqa: F401
+from PIL import Image
+from test_photographs import originals, photographs  # noqa: F401
 
 import reslib
-from reslib import evaluation
+from reslib import evaluation, testing
 from reslib.data import photographs as photos
+from reslib.data.tree import Tree, decoded
 
 
 @pytest.fixture(scope="module")
@@ -44,47 +45,30 @@ def test_the_fully_convolutional_form_at_224_is_the_ordinary_forward(net):
         assert evaluation.score_map(net, torch.randn(1, 3, 640, 853)).shape == (1, 7, 20, 27)
 
 
-def test_probabilities_are_averages_over_the_views(net):
-    image, mean = torch.randint(256, (3, 300, 400), dtype=torch.uint8), torch.rand(3, 224, 224)
-    small = evaluation.shorter(image, 256)
+def test_probabilities_are_averages_over_the_views(net, tmp_path, monkeypatch):
+    """Of a net that is tested on pixels minus a mean image."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)).save(tmp_path / "0.png")
+    tree = Tree(tmp_path, ["0.png"], np.zeros(1, np.int64), ["noise"], "")
+    mean = torch.rand(3, 224, 224)
+    small = evaluation.shorter(decoded(tmp_path / "0.png"), 256)
     assert small.shape == (3, 256, 341) and small.max() <= 1
+    monkeypatch.setattr(evaluation, "SIDES", (256,))
     with torch.inference_mode():
-        one = net((small[:, 16:240, 58:282] - mean)[None]).softmax(1)[0]
-        ten = net(evaluation.ten_crop(small[:, :, 42:298], 224, mean)).softmax(1).mean(0)
-    assert torch.allclose(evaluation.probabilities(net, image, mean, "centre"), one, atol=1e-6)
-    assert torch.allclose(evaluation.probabilities(net, image, mean, "ten"), ten, atol=1e-6)
+        whole = small - torch.nn.functional.interpolate(mean[None], (256, 341), mode="bilinear")[0]
+        expected = {
+            "centre": net((small[:, 16:240, 58:282] - mean)[None]).softmax(1),
+            "ten": net(evaluation.ten_crop(small[:, :, 42:298], 224, mean)).softmax(1).mean(0)[None],
+            "scales": evaluation.score_map(net, whole[None]).mean((2, 3)).softmax(1),
+        }
+    for how, chances in expected.items():
+        [found] = testing.tree_probabilities([testing.Entry("", net, mean)], tree, how)
+        assert torch.allclose(found, chances, atol=1e-6)
 
 
-def test_scales_of_a_square_image_of_224_begin_with_the_ordinary_forward(net, monkeypatch):
-    monkeypatch.setattr(evaluation, "SIDES", (224,))
-    image, mean = torch.randint(256, (3, 224, 224), dtype=torch.uint8), torch.rand(3, 224, 224)
-    with torch.inference_mode():
-        ordinary = net((image / 255 - mean)[None]).softmax(1)[0]
-    assert torch.allclose(evaluation.probabilities(net, image, mean, "scales"), ordinary, atol=1e-5)
-
-
-@pytest.mark.parametrize("how", ["centre", "ten", "scales"])
-def test_a_tree_of_photographs(net, photographs, converted, tmp_path, how, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(evaluation, "SIDES", (224, 256))
-    (tmp_path / "train").symlink_to(photographs / "train")
-    for file in sorted((photographs / "val" / "cat").iterdir())[:2]:
-        (tmp_path / "val" / "cat").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "val" / "cat" / file.name).symlink_to(file)
-    shutil.copytree(converted / "beton", tmp_path / "beton", ignore=lambda _, names: [n for n in names if n[-3:] != "npz"])
-    result = evaluation.evaluate_photographs(net.train(), tmp_path, how)
-    assert result["n"] == 2 and 0 <= result["top5_error"] <= result["top1_error"] <= 100 and result["loss"] > 0
-    assert net.training
+def test_the_centre_crop_is_what_the_loader_gives(net, photographs):  # noqa: F811
+    images, mean = photos.tree(photographs, "val"), torch.from_numpy(photos.statistics(photographs)[0]).permute(2, 0, 1)
+    [chances] = testing.tree_probabilities([testing.Entry("", net, mean)], images)
+    batches = reslib.loader(reslib.IMAGENET, "test", data_dir=photographs, backend="torch", workers=0)
+    loss = evaluation.score(chances.log(), torch.from_numpy(images.labels))["loss"]
+    assert reslib.evaluate(net.train(), batches)["loss"] == pytest.approx(loss, abs=0.02) and net.training
     net.eval()
-    if how == "centre":  # as the loader gives them
-        recipe = reslib.IMAGENET
-        batches = reslib.loader(recipe, "test", data_dir=tmp_path, backend="torch", workers=0)
-        assert reslib.evaluate(net, batches)["loss"] == pytest.approx(result["loss"], abs=0.02)
-
-
-def test_mistakes(net, tmp_path):
-    with pytest.raises(ValueError, match="how is 'eleven'"):
-        evaluation.evaluate_photographs(net, tmp_path, "eleven")
-    noise_tree(tmp_path)
-    photos.statistics(tmp_path)
-    with pytest.raises(FileNotFoundError, match="val is no folder"):
-        evaluation.evaluate_photographs(net, tmp_path)

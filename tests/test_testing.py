@@ -172,5 +172,5 @@ def test_a_strip_is_not_tested_whole(tmp_path, nets):
     Image.new("RGB", (3000, 50)).save(tmp_path / "train" / "dog" / "strip.png")
     images, entry = photos.tree(tmp_path, "train"), testing.entry(str(next(iter(nets))), tmp_path)
     assert testing.tree_probabilities([entry], images)[0].shape == (3, CLASSES)
-    with pytest.raises(ValueError, match="strip.png: it is 3000 x 50 pixels"):
+    with pytest.raises(ValueError, match="strip.png is 3000 x 50 pixels"):
         testing.tree_probabilities([entry], images, "scales")
