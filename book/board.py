@@ -21,9 +21,9 @@ WORDS = {
 def judgements():
     """What all rules say, as plain data: rows (a verdict each), parts (an interval each), runs (record names by claim)."""
     from reslib.evidence import reruns, start
-    from reslib.evidence.claims import all_verdicts, claim_of
+    from reslib.evidence.claims import all_verdicts, claim_of, rules_at
     from reslib.evidence.comparison import Runs
-    from reslib.evidence.rules import RULES
+    from reslib.evidence.plan import SEEDS
     from reslib.record import records
 
     recorded = records()
@@ -32,9 +32,9 @@ def judgements():
     rows["n"] = rows.n.map(str)
     parts, runs = [], {}
     for row in rows.to_dict("records"):
-        if row["claim"] in RULES and row["scale"] in ("paper", "night", "pocket"):
+        if row["scale"] in SEEDS:
             chosen = Runs(row["scale"], recorded)
-            parts += [interval(row, part) for part in RULES[row["claim"]](chosen)]
+            parts += [interval(row, part) for part in rules_at(row["scale"])[row["claim"]](chosen)]
             runs.setdefault(row["of"], []).extend(r.name for _, found, *_ in chosen.asked for r in found.values())
         elif row["scale"] == "public":
             parts += public(row, reruns)

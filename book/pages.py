@@ -79,7 +79,7 @@ def judged(made):
     """What the rules say of each claim, and of all of them in short. made: `board.judgements`."""
     import pandas as pd
 
-    from reslib.evidence import reruns, start
+    from reslib.evidence import reruns, rules_imagenet, start
     from reslib.evidence.claims import CLAIMS, KINDS, SPLIT, claim_of, state, title
     from reslib.evidence.counted import COUNTED
     from reslib.evidence.rules import RULES
@@ -91,11 +91,13 @@ def judged(made):
         "count:claims": len(CLAIMS),
         "text:state": state(rows),
         "text:rerun_rule": " ".join(reruns.RULE.split()),
-        "html:matrix": board.matrix(made, themes, titles, KINDS, SPLIT),
+        "html:matrix": board.matrix(
+            made, themes, titles, {s: kind for s, kind in KINDS.items() if s in set(rows.scale)}, SPLIT
+        ),
         "html:hero": board.hero(made),
         "html:tally": board.tiles(tally(rows)),
     }
-    rules = [*RULES.items(), *COUNTED.items(), ("C22", start.judge)]
+    rules = [*RULES.items(), *rules_imagenet.RULES.items(), *COUNTED.items(), ("C22", start.judge)]
     for claim in CLAIMS:
         told = {"What would show it": [board.sentence(claim.would_show)]}
         own = [(name, rule) for name, rule in rules if claim_of(name).id == claim.id]

@@ -28,7 +28,7 @@ class Recipe:
     fc_std: float | None = None  # the classifier's weights from N(0, fc_std^2) instead of He's
     split: str = "50k"  # train on all 50,000, or "45k/5k" (the last 5,000 held out)
 
-    scale: str = "paper"  # "demo", "pocket", "night", "paper": see SCALES
+    scale: str = "paper"  # "demo", "pocket", "night", "paper": see SCALES; of photographs: "paper", or see EXTENSION
     size: int = 32  # pixels, height and width of the input
     pad: int = 4  # pixels of zeros round the image, out of which the crop is taken
     border: str = "mean"  # zeros round the image minus the "mean", or "black": round the image, the mean subtracted after
@@ -119,13 +119,12 @@ class Recipe:
                 object.__setattr__(self, f.name, float(value) + 0.0)
 
     def at(self, scale: str) -> "Recipe":
-        """The same recipe at another scale. Raises ValueError for an unknown scale, or an ImageNet recipe scaled down."""
-        if scale not in SCALES:
-            raise ValueError(f"scale {scale!r} is unknown: use one of {', '.join(map(repr, SCALES))}.")
+        """The same recipe at another scale. Raises ValueError for a scale that its data do not have."""
+        scales = ("paper", "extension") if self.data == "imagenet" else SCALES
+        if scale not in scales:
+            raise ValueError(f"scale {scale!r} is unknown for {self.data}: use one of {', '.join(map(repr, scales))}.")
         if self.data == "imagenet":
-            if scale == "paper":
-                return self
-            raise ValueError("an ImageNet recipe has only the scale 'paper': no smaller ImageNet is part of this project.")
+            return replace(self, scale=scale, **EXTENSION) if scale == "extension" else self
         if lost := [name for name, value in SCALES[self.scale].items() if getattr(self, name) != value]:
             say(f"{self.name}: at {scale!r} sets {', '.join(lost)} anew: replace fields after at(), not before.")
         return replace(self, scale=scale, **SCALES[scale])
@@ -219,6 +218,10 @@ SCALES = {
 """What each scale sets. demo: digits, seconds; pocket: CIFAR-10 pooled to 16x16, 1/40 of the steps; night: CIFAR-10 as
 published, 1/4 of the steps; paper: all of them."""
 
+EXTENSION = dict(size=64, batch=128, steps=2_000, milestones=(1_000, 1_500), plateau=False, log_every=50, eval_every=250)
+"""What the scale "extension" sets in a recipe of section 3.4, for some thousand photographs of a few classes. One to two hours
+of a core for 18 to 50 layers. No scale of the paper's: it shows a direction at most."""
+
 ALLOWED = {
     "data": ("cifar10", "digits", "imagenet"),
     "shortcut": resnet.SHORTCUTS,
@@ -229,7 +232,7 @@ ALLOWED = {
     "precision": ("tf32", "bf16"),
     "momentum_form": ("pytorch", "caffe"),
     "split": ("50k", "45k/5k"),
-    "scale": tuple(SCALES),
+    "scale": (*SCALES, "extension"),
 }
 
 CIFAR = Recipe()

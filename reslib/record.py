@@ -227,10 +227,10 @@ def recorded(recipes: list[Recipe]) -> tuple[list[Record], list[Recipe]]:
 def command(recipe: Recipe, *where: object) -> str:
     """The shell command that carries out a recipe and records it; where: options in place of the folder of the evidence."""
     imagenet = recipe.data == "imagenet"
-    base = (IMAGENET if imagenet else Recipe().at(recipe.scale)).as_dict()
+    base = (IMAGENET if imagenet else Recipe()).at(recipe.scale).as_dict()
     changed = {k: v for k, v in recipe.as_dict().items() if v != base[k]}
     said = ["python", "-m", "reslib", "train"]
-    said += ["--data", "imagenet", "--data-dir", "DIR"] if imagenet else ["--scale", recipe.scale]
+    said += ["--data", "imagenet", "--data-dir", "DIR"] * imagenet + ["--scale", recipe.scale]
     for name in ("depth", "shortcut", "seed"):
         said += [f"--{name}", changed.pop(name) or "none"] if name in changed else []
     for name, value in changed.items():

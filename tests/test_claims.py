@@ -7,19 +7,19 @@ import pandas as pd
 import pytest
 
 import reslib
-from reslib import CIFAR
+from reslib import CIFAR, IMAGENET
 from reslib.evidence import claims, comparison, counted, rules
-from reslib.evidence.plan import PLAN, SEEDS, planned_seeds
+from reslib.evidence.plan import PHOTOGRAPHS, PLAN, SEEDS, planned_seeds
 
 
-def fake_runs(errors, scale="pocket", times=1, changes=None, **environment):
+def fake_runs(errors, scale="pocket", times=1, changes=None, base=CIFAR, data=None, **environment):
     """Runs with given training errors: {(depth, shortcut): errors by seed}; test errors are 2 points higher."""
     rows = []
     for (depth, shortcut), by_seed in errors.items():
         for seed, error in enumerate(by_seed):
             warm = {"warmup_lr": 0.01} if depth == 110 and shortcut else {}
             recipe = (
-                replace(CIFAR, depth=depth, shortcut=shortcut, seed=seed, **(warm | (changes or {}))).at(scale).longer(times)
+                replace(base, depth=depth, shortcut=shortcut, seed=seed, **(warm | (changes or {}))).at(scale).longer(times)
             )
             final = {"train_error": error, "test_error": error + 2, "identity_extension": {"train_error": error}}
             if depth == 56:
@@ -31,7 +31,17 @@ def fake_runs(errors, scale="pocket", times=1, changes=None, **environment):
             curve = dict.fromkeys(("step", "lr", "train_error", "train_loss", "test_error", "test_loss"), [error] * 3)
             curve |= {"step": steps, "train_error": [95, error, error] if warm else [95, 95, error]}
             record = reslib.Record(
-                recipe, {}, {}, "array", {}, final, {}, [probe | {"weight_gradient": [1.0] * (depth - 1)}], "", curve, ""
+                recipe,
+                data or {},
+                {},
+                "array",
+                {},
+                final,
+                {},
+                [probe | {"weight_gradient": [1.0] * (depth - 1)}],
+                "",
+                curve,
+                "",
             )
             rows.append({"recipe_id": recipe.id, "dirty": False, "record": record} | environment)
     return pd.DataFrame(rows)
@@ -92,6 +102,17 @@ def test_scales_are_never_mixed():
     assert of_claim.to_dict() == {"pocket": "same direction", "night": "supported", "paper": "replicated"}
     five[56, None] = tuple(error - 40 for error in five[56, None])
     assert verdict("C1", fake_runs(five, "paper"))["verdict"] == "not replicated"
+
+
+def test_other_photographs_show_directions_once_all_runs_are_on_those_that_are_planned():
+    errors = {(18, None): (20, 21, 22), (34, None): (30, 32, 31), (18, "A"): (20, 22, 21), (34, "A"): (10, 11, 12)}
+    errors |= {(50, "B"): (16, 17, 18)}
+    rows = claims.verdicts(fake_runs(errors, "extension", base=IMAGENET, data={"sha256": PHOTOGRAPHS})).set_index("claim")
+    words = ["same direction"] * 3 + ["opposite direction"]
+    assert rows.verdict[["C2", "C5", "C6", "C9"]].tolist() == words and set(rows.n) == {3}
+    assert rows.verdict["C7b"] == "same direction" and rows.why.str.contains("other photographs").all()
+    others = fake_runs({(18, None): (20,)}, "extension", base=IMAGENET, data={"sha256": "another tree"})
+    assert claims.verdicts(others).empty
 
 
 def test_what_the_paper_says_of_imagenet_is_not_replicated_on_cifar():

@@ -11,7 +11,7 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from ..record import records
-from . import counted, reruns, start
+from . import counted, reruns, rules_imagenet, start
 from .comparison import CONFIDENCE, POWER, Part, Runs
 from .plan import SEEDS
 from .reported import CLAIMS, Claim, paper
@@ -36,6 +36,8 @@ def paper_says(rule: str) -> str:
               f"{p['table6.resnet20.test_error']:.2f} -> {p['table6.resnet56.test_error']:.2f}",
         "C8": f"plain {p['table3.plain34.top1_error']:.2f}, A {p['table3.resnet34A.top1_error']:.2f}, "
               f"B {p['table3.resnet34B.top1_error']:.2f}, C {p['table3.resnet34C.top1_error']:.2f} (ImageNet, 34 layers)",
+        "C2": f"plain-18 {p['table2.plain18.top1_error']:.2f}, plain-34 {p['table2.plain34.top1_error']:.2f} (ImageNet)",
+        "C9": f"ResNet-34 A {p['table3.resnet34A.top1_error']:.2f}, ResNet-50 {p['table3.resnet50.top1_error']:.2f} (ImageNet)",
         "C12": "no advantage, no number",
         "C13": f"test error {p['table6.resnet20.test_error']:.2f} -> {p['table6.resnet110.test_error']:.2f}; plain-110 above "
                f"{p['fig6.plain110.error_above']:.0f} %",
@@ -60,6 +62,7 @@ WORDS = {
 KINDS = {
     "paper": "our runs, paper's scale", "public": "public runs, paper's scale", "counted": "counted",
     "start": "untrained nets", "night": "our runs, a quarter of the schedule", "pocket": "our runs, short training",
+    "extension": "our runs, other photographs",
 }  # fmt: skip
 """What kind of evidence a scale is."""
 
@@ -97,7 +100,7 @@ def judge(rule: str, scale: str, runs: pd.DataFrame) -> dict:
     Nothing is decided before all planned runs are there. A scale that does not pass its gate (`Runs.gate`) says directions.
     """
     chosen = Runs(scale, runs)
-    parts = RULES[rule](chosen)
+    parts = rules_at(scale)[rule](chosen)
     judged = [part for part in parts if part.judged]
     recorded = min((planned for _, _, planned, _ in chosen.asked), default=0) and sum(len(r) for _, r, *_ in chosen.asked)
     row = {"scale": scale, "claim": rule, "paper": paper_says(rule), "ours": "", "n": 0, "verdict": "no evidence", "why": ""}
@@ -131,20 +134,25 @@ def title(rule: str) -> str:
     return f"{rule} ({SPLIT[rule]})" if rule in SPLIT else rule
 
 
-def rules_of(claim: str) -> list[str]:
+def rules_at(scale: str) -> dict:
+    """The rules that judge the runs of a scale."""
+    return rules_imagenet.RULES if scale == "extension" else RULES
+
+
+def rules_of(claim: str, scale: str = "paper") -> list[str]:
     """The rules of a claim: C8a, C8b, C8c of C8."""
-    return [rule for rule in RULES if claim_of(rule).id == claim]
+    return [rule for rule in rules_at(scale) if claim_of(rule).id == claim]
 
 
 def sentence(claim: str, scale: str, runs: pd.DataFrame) -> str:
     """The verdicts on a claim with their rules and numbers, as Markdown, a paragraph a rule."""
-    return "\n\n".join(paragraph(rule, scale, runs) for rule in rules_of(claim))
+    return "\n\n".join(paragraph(rule, scale, runs) for rule in rules_of(claim, scale))
 
 
 def paragraph(rule: str, scale: str, runs: pd.DataFrame) -> str:
     """The verdict by one rule, with the rule and its numbers."""
     row = judge(rule, scale, runs)
-    told = f"Rule: {' '.join(RULES[rule].__doc__.split())}"
+    told = f"Rule: {' '.join(rules_at(scale)[rule].__doc__.split())}"
     if not row["ours"]:
         seeds = ", ".join(map(str, SEEDS.get(scale, ()))) or "none: never judged"
         return (
@@ -158,7 +166,7 @@ def paragraph(rule: str, scale: str, runs: pd.DataFrame) -> str:
 def verdicts(runs: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row a rule and scale that has evidence, the longest training first: the columns of `judge`."""
     runs = records() if runs is None else runs
-    rows = [judge(rule, scale, runs) for scale in reversed(SEEDS) for rule in RULES]
+    rows = [judge(rule, scale, runs) for scale in reversed(SEEDS) for rule in rules_at(scale)]
     return pd.DataFrame(rows).query("ours != ''").reset_index(drop=True)
 
 
@@ -175,7 +183,7 @@ def all_verdicts(runs: pd.DataFrame | None = None) -> pd.DataFrame:
 
 def listed(names: Iterable[str], scale: str, runs: pd.DataFrame) -> str:
     """What a chapter ends with: the verdicts on these claims at a scale, and of the counted ones, as a Markdown table."""
-    rows = [judge(rule, scale, runs) for claim in names for rule in rules_of(claim)]
+    rows = [judge(rule, scale, runs) for claim in names for rule in rules_of(claim, scale)]
     rows += [counted.row(claim, paper()) for claim in names if claim in counted.COUNTED]
     frame = pd.DataFrame(rows).assign(claim=lambda f: f.claim.map(title))
     return frame[["claim", "scale", "n", "verdict", "ours"]].to_markdown(index=False)
@@ -191,7 +199,10 @@ def state(rows: pd.DataFrame) -> str:
     return (
         f"Of the paper's {len(CLAIMS)} claims, {count['paper']} have been tested at the paper's scale by our own runs and "
         f"{count['public']} by public runs; {count['counted']} are counted; {count['night']} are judged by our runs with a "
-        f"quarter of the schedule; of {count['pocket']} a short training shows directions, which judge nothing. Fig. 1 at the "
+        f"quarter of the schedule; of {count['pocket']} a short training shows directions, which judge nothing"
+        + f", and so of {count['extension']} do nets trained on other photographs"
+        * bool(count["extension"])
+        + ". Fig. 1 at the "
         f"paper's scale, by public runs: {reruns.judge('C1')['ours']}."
     )
 

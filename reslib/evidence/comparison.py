@@ -12,7 +12,7 @@ from statsmodels.stats.power import TTestIndPower, TTestPower
 
 from ..recipes import Recipe
 from ..record import Record
-from .plan import planned_seeds, residual
+from .plan import PHOTOGRAPHS, planned_seeds, residual
 
 STARTED = 80.0  # percent; a net has started when its running training error is below (section 4.2's own mark)
 SLACK = 0.2  # points of error on the wrong side that contradict nothing: Table 6's smallest step
@@ -193,6 +193,11 @@ def spread_interval(spread: float, freedom: int) -> tuple[float, float]:
     return tuple(map(float, spread * np.sqrt(freedom / ends)))
 
 
+def as_planned(record: Record) -> bool:
+    """Whether a run on photographs was trained on those that are planned (plan.PHOTOGRAPHS)."""
+    return record.recipe.data != "imagenet" or record.data["sha256"] == PHOTOGRAPHS
+
+
 class Runs:
     """The recorded runs of one scale that may judge: of the seeds fixed beforehand, from committed code.
 
@@ -207,7 +212,7 @@ class Runs:
         """The runs of a recipe at this scale, by seed. extra: with the seeds that only C13 and C19 take."""
         base = recipe.at(self.scale).longer(times)
         ids = {replace(base, seed=seed).id: seed for seed in planned_seeds(base, extra)}
-        rows = self.rows[self.rows.recipe_id.isin(list(ids))]
+        rows = self.rows[self.rows.recipe_id.isin(list(ids)) & self.rows.record.map(as_planned)]
         return dict(sorted((ids[i], record) for i, record in zip(rows.recipe_id, rows.record, strict=True)))
 
     def __call__(self, recipe: Recipe, times: int = 1, extra: bool = False, must_start: bool = True) -> dict[int, Record]:
@@ -232,6 +237,8 @@ class Runs:
         Every net of the comparison has been below 80 % running training error, the images are 32x32, and ResNet-56 is below
         ResNet-20 in training error (means over at least three seeds of each).
         """
+        if self.scale == "extension":
+            return ["it is an extension: other photographs than ImageNet's, in crops of 64 pixels"]
         reasons = [
             f"{len(never)} of {len(found)} runs of {base.told} never start"
             for base, found, _, must_start in self.asked

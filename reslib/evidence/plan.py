@@ -1,8 +1,8 @@
 """The run plan: every run that a claim or a table needs. `python -m reslib plan` lists it.
 
-It was fixed when the runs of `core` had been made at pocket scale, and grew five times since: `start`, which explores, `count`,
-then night scale at 32x32, `more`, and last `explosion`, which explores too, with fan-out split in two. When, by commit, is
-told in book/claims.md.
+It was fixed when the runs of `core` had been made at pocket scale, and grew six times since: `start`, which explores, `count`,
+then night scale at 32x32, `more`, `explosion`, which explores too, with fan-out split in two, and last `photographs`. When, by
+commit, is told in book/claims.md.
 
 A group of recipes is named for what it is for; groups are ordered by worth, the most valuable first, and within a group the
 first seed of every net comes before the second of any. A recipe is planned at a scale with the seeds of `SEEDS`.
@@ -16,11 +16,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..recipes import CIFAR, Recipe
+from ..recipes import CIFAR, IMAGENET, Recipe
 from ..record import folder, read
+from ..resnet import imagenet_resnet
+from .counts import multiply_adds, shape_of
 
-SEEDS = {"pocket": (0, 1, 2), "night": (0, 1, 2), "paper": (0, 1, 2, 3, 4)}
+SEEDS = {"extension": (0, 1, 2), "pocket": (0, 1, 2), "night": (0, 1, 2), "paper": (0, 1, 2, 3, 4)}
 """The seeds of the evidence, fixed beforehand. Pilots use 1000 and above; `demo` runs are demonstrations, never judged."""
+
+
+PHOTOGRAPHS = "3e09ab3231be735fad596ad92af8524de719d7ee9e331f217c275592bcf73a1c"
+"""Of the group `photographs`, the sha256 of its tree's classes and file names: 450 + 150 photographs of each of Imagenette's
+ten classes, at 224x224. Runs on others may not be mixed with these."""
 
 
 def plain(depth: int, **changes) -> Recipe:
@@ -31,6 +38,11 @@ def residual(depth: int, **changes) -> Recipe:
     """Section 4.2's nets; the 110 layers start at a learning rate of 0.01, unless `changes` say otherwise."""
     warm = {"warmup_lr": 0.01} if depth == 110 else {}
     return replace(CIFAR, **{"depth": depth, **warm, **changes})
+
+
+def photographs(depth: int, shortcut: str | None = "A") -> Recipe:
+    """Section 3.4's nets; bottlenecks with option B, as in Table 3."""
+    return replace(IMAGENET, depth=depth, shortcut=shortcut)
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,9 @@ PLAN = (
           tuple(residual(depth) for depth in (20, 56, 110)), scales=("paper",), seeds=(5, 6, 7, 8)),
     Group("1202", "C16", "1202 layers: a run costs as much as 70 of ResNet-20", (residual(1202),), scales=("paper",),
           seeds=(0, 1, 2)),
+    Group("photographs", "extends C2 C5 C6 C7 C9", "Fig. 4's nets, and ResNet-50, on ten classes of photographs (Imagenette)",
+          (*(photographs(depth, option) for depth in (18, 34) for option in (None, "A")), photographs(50, "B")),
+          scales=("extension",)),
 )  # fmt: skip
 """In the order of their worth."""
 
@@ -124,13 +139,18 @@ def planned_seeds(recipe: Recipe, extra: bool = False) -> tuple[int, ...]:
 
 
 def work(recipe: Recipe) -> float:
-    """About how much a CIFAR run computes, in runs of ResNet-20 at paper scale: images, times layers, times area."""
-    return recipe.steps * recipe.batch * (recipe.depth - 1) * recipe.size**2 / (64_000 * 128 * 19 * 32**2)
+    """About how much a run computes, in runs of ResNet-20 at paper scale: images, times layers, times area; of photographs,
+    whose nets are wider, times multiply-adds."""
+    layers = (recipe.depth - 1) * recipe.size**2 / (19 * 32**2)
+    if recipe.data == "imagenet":
+        layers = multiply_adds(shape_of(imagenet_resnet, recipe.depth, recipe.shortcut), recipe.size) / 40.8e6
+    return recipe.steps * recipe.batch * layers / (64_000 * 128)
 
 
 def changes(recipe: Recipe) -> str:
     """The fields in which a recipe differs from section 4.2's at its scale, its net and its seed aside: "bn_batch=64"."""
-    base = replace(CIFAR, depth=recipe.depth, layers=recipe.layers).at(recipe.scale).as_dict()
+    base = replace(IMAGENET if recipe.data == "imagenet" else CIFAR, depth=recipe.depth, layers=recipe.layers)
+    base = base.at(recipe.scale).as_dict()
     own = {"shortcut", "seed", "milestones"}  # milestones change with the steps
     return ", ".join(f"{name}={value}" for name, value in recipe.as_dict().items() if name not in own and value != base[name])
 
