@@ -59,8 +59,8 @@ def report(runs: Iterable[Record], missing: list[Recipe]) -> None:
     print(*dict.fromkeys(makes), sep="\n")
 
 
-def by_scale(nets: dict, runs: pd.DataFrame, scales: Iterable[str] = tuple(plan.SEEDS)) -> dict[tuple, list[Record]]:
-    """The planned runs that are recorded, by net and scale. nets: recipes by name; runs: rows of `reslib.records()`."""
+def by_scale(nets: dict, runs: pd.DataFrame, scales: Iterable[str] = ("pocket", "night", "paper")) -> dict[tuple, list[Record]]:
+    """The planned runs that are recorded, by net and scale. nets: CIFAR recipes by name; runs: rows of `reslib.records()`."""
     return {(name, at): list(Runs(at, runs).find(net).values()) for name, net in nets.items() for at in scales}
 
 
