@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 import reslib
 from reslib import CIFAR, data
@@ -122,6 +123,9 @@ def test_digits_need_nothing(tmp_path, monkeypatch):
     x, _ = batches(DIGITS, n=1, backend="array")[0]
     assert torch.equal(x[:, 0], x[:, 1]) and same(batches(DIGITS, backend="torch", workers=0), batches(DIGITS))
     assert not list(tmp_path.iterdir())
+    theirs = load_digits()
+    first = test.pixels[0, ::2, ::2, 0]  # the fifth
+    assert test.labels.tolist() == theirs.target[4::5].tolist() and np.array_equal(first, np.round(theirs.images[4] * 255 / 16))
 
 
 def test_reading_is_torchvisions(cifar):
