@@ -1,7 +1,9 @@
-"""The command line, as a user calls it: what works, and one sentence for what does not."""
+"""The command line, as a user calls it: what works, and one sentence for what does not.
+
+Each command is called once as a process of its own, here or in the file of its subject; what else is asked of it, in this one.
+"""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -14,7 +16,7 @@ def run(*words, **keywords):
     return subprocess.run([sys.executable, "-m", "reslib", *words], capture_output=True, text=True, **keywords)
 
 
-def test_train_writes_a_record_and_keeps_it(tmp_path):
+def test_train_writes_a_record_and_keeps_it(tmp_path, reslib_main):
     words = ("train", "--scale", "demo", "--depth", "8", "--shortcut", "none", "--seed", "4", "--out", str(tmp_path))
     short = ("--set", "steps=10", "--set", "milestones=[5]", "--threads", "1")
     first = run(*words, *short)
@@ -22,7 +24,7 @@ def test_train_writes_a_record_and_keeps_it(tmp_path):
     assert "images/s" in first.stderr and "loss=" in first.stderr and "test error" in first.stdout
     record = next(tmp_path.glob("digits-plain8-demo-s4-*.json"))
     assert json.loads(record.read_text())["environment"]["threads"] == 1
-    second = run(*words, *short)
+    second = reslib_main(*words, *short)
     assert second.stdout == first.stdout and "images/s" not in second.stderr
     assert "only read" in second.stderr and "only read" not in first.stderr
 
@@ -32,19 +34,19 @@ def test_data(cifar):
     assert found.returncode == 0 and "50,000 training images" in found.stdout and "10,000 test images" in found.stdout
 
 
-def test_test_of_a_run_s_weights(tmp_path):
+def test_test_of_a_run_s_weights(tmp_path, reslib_main):
     """On its own test images it finds the record's error; two seeds make an ensemble."""
     short = ("--scale", "demo", "--depth", "8", "--set", "steps=10", "--set", "milestones=[5]", "--threads", "1")
     for seed in "01":
-        assert run("train", *short, "--seed", seed, "--out", str(tmp_path)).returncode == 0
+        assert reslib_main("train", *short, "--seed", seed, "--out", str(tmp_path)).returncode == 0
     one, two = sorted(tmp_path.glob("*.safetensors"))
-    found = run("test", "--weights", str(one), "--weights", str(two.with_suffix(".json")))
+    found = reslib_main("test", "--weights", str(one), "--weights", str(two.with_suffix(".json")))
     assert found.returncode == 0, found.stderr
     for path in (one, two):
         error = json.loads(path.with_suffix(".json").read_text())["final"]["test_error"]
         assert re.search(rf"\| {path.stem} +\| {error:.2f} \[", found.stdout)
     assert "| ensemble of 2 " in found.stdout
-    found = run("test", "--weights", str(one), "--how", "ten")
+    found = reslib_main("test", "--weights", str(one), "--how", "ten")
     assert found.returncode != 0 and "CIFAR nets are tested on the single view" in found.stderr
 
 
@@ -58,9 +60,9 @@ def test_bench_step():
     assert found.stderr == ""
 
 
-def test_bench_step_against_the_usual_script_which_loads_its_batches(cifar):
+def test_bench_step_against_the_usual_script_which_loads_its_batches(cifar, reslib_main):
     words = ("bench", "step", "--script", "--depth", "8", "--batch", "4", "--rounds", "1", "--steps", "1", "--no-compiled")
-    found = run(*words, "--data-dir", str(cifar))
+    found = reslib_main(*words, "--data-dir", cifar)
     assert found.returncode == 0, found.stderr
     ratios = re.search(r"\| usual script \| .* \| ([\d.]+) \| ([\d.]+) \|", found.stdout)
     assert ratios and ratios[2] == "1.00" and "times usual script" in found.stdout
@@ -71,27 +73,27 @@ def test_plan():
     assert found.returncode == 0 and "| pocket  | core " in found.stdout and "runs recorded" in found.stdout
 
 
-def test_plan_counts_the_records_of_a_sweep_too(root, tmp_path):
+def test_plan_counts_the_records_of_a_sweep_too(root, tmp_path, reslib_main, monkeypatch):
     name = "cifar10-resnet20-A-pocket-s0-38e3e073.json"
     (tmp_path / "none").mkdir()
     shutil.copy(root / "notebooks" / "records" / name, tmp_path)
-    environment = os.environ | {"RESLIB_RECORDS": str(tmp_path / "none")}
-    for words, count in (((), 0), (("--out", str(tmp_path)), 1)):
-        found = run("plan", "--scale", "pocket", *words, env=environment)
+    monkeypatch.setenv("RESLIB_RECORDS", str(tmp_path / "none"))
+    for words, count in (((), 0), (("--out", tmp_path), 1)):
+        found = reslib_main("plan", "--scale", "pocket", *words)
         assert f"\n{count} of " in found.stdout, found.stderr
 
 
-def test_claims_are_printed_or_put_between_the_marks_of_a_page(tmp_path):
+def test_claims_are_printed_or_put_between_the_marks_of_a_page(tmp_path, reslib_main):
     found = run("claims")
     assert found.returncode == 0 and found.stdout.startswith("| claim")
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- claims -->\nan older table\n<!-- /claims -->\nafter\n")
-    assert run("claims", "--write", str(page)).returncode == 0
+    assert reslib_main("claims", "--write", page).returncode == 0
     before, marked = page.read_text().split("<!-- claims -->\n")
     written, after = marked.split("<!-- /claims -->")
     assert (before, after) == ("before\n", "\nafter\n") and "| evidence" in written and "an older" not in written
     page.write_text("no marks")
-    found = run("claims", "--write", str(page))
+    found = reslib_main("claims", "--write", page)
     assert found.returncode != 0 and "has no claims marks" in found.stderr and page.read_text() == "no marks"
 
 
@@ -116,7 +118,8 @@ def test_claims_are_printed_or_put_between_the_marks_of_a_page(tmp_path):
         (("bench", "load", "--seconds", "nan"), "seconds is nan"),
     ],
 )
-def test_mistakes_are_one_sentence(words, says, tmp_path):
-    found = run(*words, cwd=tmp_path)
+def test_mistakes_are_one_sentence(words, says, tmp_path, reslib_main, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = reslib_main(*words)
     assert found.returncode != 0 and says in found.stderr
     assert len(found.stderr.strip().splitlines()) == 1 and not found.stdout and not list(tmp_path.rglob("*.json"))

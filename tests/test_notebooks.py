@@ -1,7 +1,6 @@
-"""The chapters, run by papermill as a reader would: parameters that are refused, pairs in sync, outputs stripped."""
+"""The chapters: parameters that are refused, by papermill as a reader runs it and cell by cell; pairs in sync and stripped."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -14,13 +13,19 @@ import pytest
 from reslib.evidence import parameters
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-FIRST, SECOND = NOTEBOOKS[:2]
+FIRST, SECOND, THIRD = NOTEBOOKS[:3]
 CIFAR_10, APPENDIX = (FIRST.with_name(f"{name}.ipynb") for name in ("05_cifar_analysis", "08_one_run"))
 
 
-def papermill(notebook, out, *words, **keywords):
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(notebook), str(out), *words]
-    return subprocess.run(command, capture_output=True, text=True, **keywords)
+def run(notebook, **given):
+    """Its cells one after the other in this process, with these parameters where papermill puts them."""
+    cells = [cell for cell in jupytext.read(notebook).cells if cell.cell_type == "code"]
+    sources = [cell.source for cell in cells]
+    [at] = [i for i, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", [])]
+    sources.insert(at + 1, "\n".join(["# Parameters", *(f"{name} = {value!r}" for name, value in given.items())]))
+    scope = {"In": sources}
+    for source in sources:
+        exec(source, scope)
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
@@ -61,21 +66,27 @@ def test_jupyter_rooted_in_the_chapters_folder_saves_both_halves(tmp_path):
     assert "\n# # Another title\n" in (tmp_path / FIRST.name).with_suffix(".py").read_text()
 
 
+def test_papermill_stops_at_a_bad_parameter_with_one_sentence(tmp_path):
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", FIRST, tmp_path / "out.ipynb", "-p", "nosuch", "1"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    says = "ParameterError: unknown parameter 'nosuch': this notebook has scale, depths"
+    assert found.returncode != 0 and says in found.stderr.strip().splitlines()[-1]
+
+
 @pytest.mark.parametrize(
-    ("notebook", "words", "says"),
+    ("notebook", "given", "says"),
     [
-        (FIRST, ("-p", "nosuch", "1"), "unknown parameter 'nosuch': this notebook has scale, depths"),
-        (FIRST, ("-y", "depths: [21]"), "depths: depth 21 is not 6n+2"),
-        (SECOND, ("-p", "options", "A,A"), "options: 'A,A' must be two or more different options"),
-        (APPENDIX, ("-p", "wanted_power", "8"), "wanted_power: 8 is not a power; use a percentage from 50 to 99."),
-        (CIFAR_10, ("-p", "groups", "longer,deeper"), "groups: 'deeper' is unknown; use 'none', 'warm-up', 'start'"),
+        (FIRST, {"depths": [21]}, "depths: depth 21 is not 6n+2"),
+        (SECOND, {"options": "A,A"}, "options: 'A,A' must be two or more different options"),
+        (THIRD, {"depth": 21}, "depth: 21 is unknown; use one of 18, 34, 50, 101, 152."),
+        (APPENDIX, {"wanted_power": 8}, "wanted_power: 8 is not a power; use a percentage from 50 to 99."),
+        (CIFAR_10, {"groups": "longer,deeper"}, "groups: 'deeper' is unknown; use 'none', 'warm-up', 'start'"),
     ],
-    ids=lambda v: "-".join(v) if isinstance(v, tuple) else getattr(v, "stem", ""),
+    ids=lambda v: getattr(v, "stem", ""),
 )
-def test_bad_parameters_stop_the_run_with_one_sentence(notebook, words, says, tmp_path):
-    found = papermill(notebook, tmp_path / "out.ipynb", *words)
-    assert found.returncode != 0
-    assert f"ParameterError: {says}" in found.stderr.strip().splitlines()[-1]
+def test_bad_parameters_are_refused_before_any_work(notebook, given, says):
+    with pytest.raises(parameters.ParameterError, match=f"^{re.escape(says)}"):
+        run(notebook, **given)
 
 
 @pytest.mark.parametrize(
@@ -93,26 +104,20 @@ def test_what_is_said_of_a_bad_value(reader, value, says):
         parameters.check({"name": value, "In": []}, name=reader)
 
 
-def test_a_depth_that_table_1_does_not_have(tmp_path):
-    found = papermill(FIRST.with_name("03_architectures.ipynb"), tmp_path / "out.ipynb", "-p", "depth", "21")
-    says = "ParameterError: depth: 21 is unknown; use one of 18, 34, 50, 101, 152."
-    assert found.returncode != 0 and found.stderr.strip().splitlines()[-1] == says
-
-
-def test_missing_data_stop_the_run_before_any_work(tmp_path, cifar):
+def test_missing_data_stop_the_run_before_any_work(tmp_path, cifar, monkeypatch):
     base = tmp_path / "data" / "cifar-10-batches-py"
     base.mkdir(parents=True)
     for file in (cifar / base.name).iterdir():
         (base / file.name).symlink_to(file)
     (base / "test_batch").unlink()
-    words = ("-p", "scale", "pocket", "-p", "retrain", "True")
-    found = papermill(FIRST, tmp_path / "out.ipynb", *words, env={**os.environ, "RESLIB_DATA": str(base.parent)})
-    assert found.returncode != 0 and "test_batch is missing" in found.stderr.strip().splitlines()[-1]
+    monkeypatch.setenv("RESLIB_DATA", str(base.parent))
+    with pytest.raises(ValueError, match="test_batch is missing"):
+        run(FIRST, scale="pocket", retrain=True, out_dir=str(tmp_path))
 
 
-def test_missing_records_name_the_command(tmp_path):
-    found = papermill(FIRST, tmp_path / "out.ipynb", "-p", "seeds", "77", "-p", "depths", "8,14")
-    assert found.returncode != 0 and "python -m reslib train --scale pocket --depth 8" in found.stderr.strip().splitlines()[-1]
+def test_missing_records_name_the_command():
+    with pytest.raises(FileNotFoundError, match="python -m reslib train --scale pocket --depth 8"):
+        run(FIRST, seeds="77", depths="8,14")
 
 
 def test_parameters_as_papermill_passes_them():

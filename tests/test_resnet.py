@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from reslib import cifar_plain, cifar_resnet, imagenet_plain, imagenet_resnet
+from reslib.evidence.counts import shape_of
 from reslib.resnet import INITS, he_init
 
 CIFAR_PARAMETERS = {20: 0.2697, 32: 0.4642, 44: 0.6586, 56: 0.8530, 110: 1.7280, 1202: 19.421}  # millions, option A
@@ -17,38 +18,37 @@ def parameters(net):
 
 
 def multiply_adds(net, size):
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        net.to("meta")(torch.empty(1, 3, size, size))
+    with FlopCounterMode(display=False) as counter:
+        net(torch.empty(1, 3, size, size, device="meta"))
     return counter.get_total_flops() / 2
 
 
 @pytest.mark.parametrize(("depth", "millions"), CIFAR_PARAMETERS.items())
 def test_cifar_parameters(depth, millions):
-    with torch.device("meta"):
-        assert parameters(cifar_resnet(depth)) / 1e6 == pytest.approx(millions, abs=0.0005)
+    assert parameters(shape_of(cifar_resnet, depth)) / 1e6 == pytest.approx(millions, abs=0.0005)
 
 
 @pytest.mark.parametrize(("depth", "millions"), {20: 40.6, 56: 125.5, 110: 252.9}.items())
 def test_cifar_multiply_adds(depth, millions):
-    assert multiply_adds(cifar_resnet(depth), 32) / 1e6 == pytest.approx(millions, abs=0.06)
+    assert multiply_adds(shape_of(cifar_resnet, depth), 32) / 1e6 == pytest.approx(millions, abs=0.06)
 
 
-@pytest.mark.parametrize("make", [lambda s: cifar_resnet(56, s), lambda s: imagenet_resnet(34, s)])
-def test_option_a_costs_nothing(make):
-    size = 32 if make("A").stages == 3 else 224
-    assert parameters(make("A")) == parameters(make(None))
-    assert multiply_adds(make("A"), size) == multiply_adds(make(None), size)
-    assert parameters(make("A")) < parameters(make("B")) < parameters(make("C"))
+@pytest.mark.parametrize(("make", "depth", "size"), [(cifar_resnet, 56, 32), (imagenet_resnet, 34, 224)])
+def test_option_a_costs_nothing(make, depth, size):
+    nets = {option: shape_of(make, depth, option) for option in (None, "A", "B", "C")}
+    assert parameters(nets["A"]) == parameters(nets[None])
+    assert multiply_adds(nets["A"], size) == multiply_adds(nets[None], size)
+    assert parameters(nets["A"]) < parameters(nets["B"]) < parameters(nets["C"])
 
 
 @pytest.mark.parametrize(("depth", "giga"), {18: 1.8, 34: 3.6, 50: 3.8, 101: 7.6, 152: 11.3}.items())
 def test_imagenet_multiply_adds(depth, giga):
     """Table 1; ResNet-50 is counted as 3.86e9, which the paper gives as 3.8."""
     shortcut = "A" if depth < 50 else "B"
-    assert multiply_adds(imagenet_resnet(depth, shortcut), 224) / 1e9 == pytest.approx(giga, abs=0.07)
+    assert multiply_adds(shape_of(imagenet_resnet, depth, shortcut), 224) / 1e9 == pytest.approx(giga, abs=0.07)
 
 
-@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+@pytest.mark.parametrize("depth", [18, 34, 50])  # the others are 50 with more of its blocks, as counted above
 def test_torchvision_weights_give_torchvision_outputs(depth):
     torch.manual_seed(depth)
     theirs = getattr(torchvision.models, f"resnet{depth}")().eval()
@@ -69,8 +69,7 @@ def convolutions(net, size):
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(hook(name))
-    with torch.inference_mode():
-        net.eval()(torch.zeros(1, 3, size, size))
+    net(torch.empty(1, 3, size, size, device="meta"))
     return rows
 
 
@@ -85,14 +84,14 @@ def test_bottleneck_layer_by_layer(depth, blocks):
             expected += [(f"{name}.conv1", width, 1, stride, size), (f"{name}.conv2", width, 3, 1, size)]
             expected += [(f"{name}.conv3", 4 * width, 1, 1, size)]
             expected += [(f"{name}.downsample.0", 4 * width, 1, stride, size)] if i == 0 else []
-    assert convolutions(imagenet_resnet(depth), 224) == expected
-    v15 = {row[0]: row[3] for row in convolutions(imagenet_resnet(depth, stride_on="3x3"), 224)}
+    assert convolutions(shape_of(imagenet_resnet, depth), 224) == expected
+    v15 = {row[0]: row[3] for row in convolutions(shape_of(imagenet_resnet, depth, stride_on="3x3"), 224)}
     assert (v15["layer2.0.conv1"], v15["layer2.0.conv2"]) == (1, 2)
 
 
 def test_cifar_layer_table():
     """Section 4.2: 1 + 2n layers on maps of 32, 2n on 16, 2n on 8, with 16, 32, 64 filters."""
-    rows = [row for row in convolutions(cifar_resnet(56), 32) if "downsample" not in row[0]]
+    rows = [row for row in convolutions(shape_of(cifar_resnet, 56), 32) if "downsample" not in row[0]]
     counts = {size: [r[1] for r in rows if r[4] == size] for size in (32, 16, 8)}
     assert {size: (len(c), set(c)) for size, c in counts.items()} == {32: (19, {16}), 16: (18, {32}), 8: (18, {64})}
     assert all(kernel == 3 for _, _, kernel, _, _ in rows)
@@ -127,17 +126,21 @@ def test_one_layer_blocks():
 
 @pytest.mark.parametrize("mode", INITS)
 def test_he_initialisation(mode):
-    net = he_init(imagenet_resnet(18), seed=3, mode=mode)
-    weight = net.layer4[0].conv1.weight  # (512, 256, 3, 3)
+    net = imagenet_resnet(18)
+
+    def weights(seed=3, **options):  # (512, 256, 3, 3), (1000, 512)
+        he_init(net, seed=seed, mode=mode, **options)
+        return net.layer4[0].conv1.weight.detach().clone(), net.fc.weight.detach().clone()
+
+    conv, fc = weights()
     fan = 9 * (512 if mode in ("fan_out", "fan_out_conv") else 256)
-    assert weight.std().item() == pytest.approx((2 / fan) ** 0.5, rel=0.01)
+    assert conv.std().item() == pytest.approx((2 / fan) ** 0.5, rel=0.01)
     fan = 1000 if mode in ("fan_out", "fan_out_fc") else 512
-    assert net.fc.weight.std().item() == pytest.approx((2 / fan) ** 0.5, rel=0.01) and not net.fc.bias.any()
-    small = he_init(imagenet_resnet(18), seed=3, mode=mode, fc_std=0.01)  # the same draws, the classifier's scaled otherwise
-    assert torch.equal(weight, small.layer4[0].conv1.weight)
-    torch.testing.assert_close(small.fc.weight / 0.01, net.fc.weight / (2 / fan) ** 0.5)
-    assert torch.equal(weight, he_init(imagenet_resnet(18), seed=3, mode=mode).layer4[0].conv1.weight)
-    assert not torch.equal(weight, he_init(imagenet_resnet(18), seed=4, mode=mode).layer4[0].conv1.weight)
+    assert fc.std().item() == pytest.approx((2 / fan) ** 0.5, rel=0.01) and not net.fc.bias.any()
+    same, small = weights(fc_std=0.01)  # the same draws, the classifier's scaled otherwise
+    assert torch.equal(conv, same)
+    torch.testing.assert_close(small / 0.01, fc / (2 / fan) ** 0.5)
+    assert torch.equal(conv, weights()[0]) and not torch.equal(conv, weights(seed=4)[0])
 
 
 @pytest.mark.parametrize(
