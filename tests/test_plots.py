@@ -113,6 +113,16 @@ def test_ids_are_unique_and_what_is_referred_to_is_there():
     assert set(re.findall(r'url\(#([^)]*)\)|href="#([^"]*)"', drawn)) <= {(i, "") for i in ids} | {("", i) for i in ids}
 
 
+@pytest.mark.parametrize("path, short", [
+    ("M 505.56 198.55 L 517.5 198.55 L 517.5 134.27 L 505.56 134.27 z ", "m505.6 198.6h11.9v-64.3h-11.9z"),
+    ("M 0 0.04 L 0.04 0.04 L 0.08 0.13 L 0.12 0.22", "m0 0h0l.1 .1v.1"),  # errors do not add up
+    ("M 0 2 C 0.6 2 1.2 2 1.6 1.6 Q 2 3 -1 0 M 4 4 L 5 6 L 9 9 M 1 1 M 2 2",
+     "m0 2c.6 0 1.2 0 1.6-.4q.4 1.4-2.6-1.6m5 4l1 2 4 3m-8-8m1 1"),
+])  # fmt: skip
+def test_a_path_is_written_in_steps_of_a_tenth(path, short):
+    assert re.sub(r' d="([^"]*)"', svg._path, f' d="{path}"') == f' d="{short}"'
+
+
 def test_lines_are_named_at_their_ends():
     drawn = svg.svg(two_panels(), "", "plot-wide")
     ends = [
