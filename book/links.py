@@ -2,6 +2,7 @@
 
 import json
 import re
+from copy import copy
 from pathlib import Path
 
 from bs4 import BeautifulSoup, NavigableString
@@ -40,7 +41,7 @@ def tie(site, done):
             if path.stem != "search":
                 search.decompose()  # only the page of results needs it
         if not soup.find(class_="drawn"):
-            for chart in soup.find_all(["script", "link"], attrs={"src": re.compile("uplot|figures.js")}):
+            for chart in soup.find_all(["script", "link"], attrs={"src": re.compile("figures.js")}):
                 chart.decompose()
         for hidden in article.select("div.cell details.hide"):
             say_what(hidden)
@@ -154,5 +155,8 @@ def save(site, soups):
 
 
 def plain(element):
-    """An element's text in one line."""
+    """An element's text in one line, its equations as TeX."""
+    element = copy(element)
+    for equation in element.select(".katex") if element is not None else ():
+        equation.replace_with(equation.annotation.get_text())
     return " ".join(element.get_text(" ").replace("#", " ").split()) if element is not None else ""

@@ -59,7 +59,7 @@ def joined(site):
     for page in pages:
         article = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").find("article")
         article["id"] = page.stem
-        for one in article.find_all(id=True):
+        for one in article.find_all(lambda tag: tag.get("id") and not tag.find_parent("svg")):  # a drawing names its own parts
             one["id"] = f"{page.stem}.{one['id']}"
         for one in article.find_all(["a", "img"]):
             name = "href" if one.name == "a" else "src"

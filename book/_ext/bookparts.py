@@ -1,9 +1,10 @@
-"""What the book adds to Sphinx: numbered tables out of notebook cells, the .py among the downloads; and no thebe.
+"""What the book adds to Sphinx: numbered tables out of notebook cells, the .py among the downloads, set equations; no thebe.
 
 A cell's output becomes a numbered figure by its metadata, `mystnb={"figure": {"caption": "...", "name": "fig-x"}}`.
 A name that begins with "tab-" makes it a numbered table, its caption above (custom.css).
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -55,8 +56,26 @@ def add_buttons(app, config):
     config.html_theme_options = buttons(config.html_theme_options, about.get("repository-code"))
 
 
+SET = json.loads((Path(__file__).parents[1] / "_vendor" / "katex" / "set.json").read_text(encoding="utf-8"))
+"""HTML of equations by kind and TeX, made by katex.cjs. What is not in it is set by the reader's browser: 280 KB to load."""
+
+
+def tex(node):
+    """The kind of an equation, and its text for KaTeX."""
+    text = node.astext()
+    if isinstance(node, nodes.math):
+        return "inline", text
+    text = f"\\begin{{split}}{text}\\end{{split}}" if "\\\\" in text and not node.get("nowrap") else text
+    return "display", re.sub(r"\\(begin|end)\{(equation|align|gather)\}", r"\\\1{\2*}", text)  # Sphinx has put the number
+
+
+def katex(self, node):
+    kind, text = tex(node)
+    return SET[kind].get(text) or self.encode(text)
+
+
 def katex_inline(self, node):
-    self.body.append(self.starttag(node, "span", "", CLASS="math") + self.encode(node.astext()) + "</span>")
+    self.body.append(self.starttag(node, "span", "", CLASS="math") + katex(self, node) + "</span>")
     raise nodes.SkipNode
 
 
@@ -66,22 +85,29 @@ def katex_block(self, node):
         self.body.append(f'<span class="eqno">({self.encode(str(node["number"]))})')
         self.add_permalink_ref(node, "Link to this equation")
         self.body.append("</span>")
-    text = node.astext()
-    text = f"\\begin{{split}}{text}\\end{{split}}" if "\\\\" in text and not node.get("nowrap") else text
-    text = re.sub(r"\\(begin|end)\{(equation|align|gather)\}", r"\\\1{\2*}", text)  # Sphinx has put the number
-    self.body.append(f'<span class="display">{self.encode(text)}</span></div>')
+    self.body.append(f'<span class="display">{katex(self, node)}</span></div>')
     raise nodes.SkipNode
 
 
 def load_katex(app, pagename, templatename, context, doctree):
-    if doctree is not None and any(doctree.findall(lambda n: isinstance(n, nodes.math | nodes.math_block))):
+    found = [] if doctree is None else [tex(n) for n in doctree.findall(lambda n: isinstance(n, nodes.math | nodes.math_block))]
+    if found:
         app.add_css_file("vendored/katex/katex.min.css")
+    if any(text not in SET[kind] for kind, text in found):
         app.add_js_file("vendored/katex/katex.min.js", loading_method="defer", priority=400)
+    app.equations.update(found)
+
+
+def list_equations(app, error):
+    found = {kind: sorted(text for one, text in app.equations if one == kind) for kind in SET}
+    (Path(app.outdir).parent / "equations.json").write_text(json.dumps(found), encoding="utf-8")  # for katex.cjs
 
 
 def setup(app):
     app.add_html_math_renderer("katex", (katex_inline, None), (katex_block, None))
+    app.equations = set()
     app.connect("html-page-context", load_katex)
+    app.connect("build-finished", list_equations)
     app.connect("config-inited", add_buttons)
     app.add_enumerable_node(
         table_figure, "table",

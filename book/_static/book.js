@@ -1,10 +1,11 @@
-/* What the book's pages do by themselves. No network, no library: mathematics is set by KaTeX, which lies beside. */
+/* What the book's pages do by themselves. No network, no library; an equation that the build has not set, KaTeX sets here. */
 "use strict";
 
 function mathematics() {
   if (!window.katex) return;
   for (const place of document.querySelectorAll(".math")) {
     const block = place.tagName === "DIV", text = block ? place.lastElementChild : place;
+    if (text.querySelector(".katex")) continue;
     katex.render(text.textContent, text, { displayMode: block, throwOnError: false });
   }
 }

@@ -1,6 +1,7 @@
 /* Figures on demand: the data behind a drawing as a chart (uPlot), and the layers of an architecture. Nothing is fetched. */
 (() => {
   "use strict";
+  const here = document.currentScript.src, beside = (name) => new URL(`vendored/uplot/${name}`, here).href;
   const make = (tag, attributes = {}, ...children) => {
     const element = Object.assign(document.createElement(tag), attributes);
     element.append(...children);
@@ -77,10 +78,16 @@
     return [bar, box];
   }
 
+  let library = null; // uPlot, loaded when the first chart is asked for
+  const loaded = () => library ??= new Promise((done) => document.head.append(
+    make("link", { rel: "stylesheet", href: beside("uPlot.min.css") }),
+    make("script", { src: beside("uPlot.iife.min.js"), onload: done })));
+
   function offer(plot, panels) {
     let made = null;
     const button = make("button", { type: "button", ariaExpanded: "false" }, "Explore the values");
-    button.onclick = () => {
+    button.onclick = async () => {
+      await loaded();
       const open = plot.classList.toggle("plot-open");
       made ??= explore(plot, panels);
       made.forEach((part) => { part.hidden = !open; part.style.display = open ? "" : "none"; });
@@ -116,7 +123,7 @@
   function start() {
     document.querySelectorAll(".drawn").forEach((plot) => {
       const data = plot.querySelector('script[type="application/json"]');
-      if (data && window.uPlot) offer(plot, JSON.parse(data.textContent));
+      if (data) offer(plot, JSON.parse(data.textContent));
       const layers = [...plot.querySelectorAll(".layer")].filter((layer) => layer.checkVisibility());
       if (layers.length) choose(plot, layers);
     });
