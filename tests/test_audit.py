@@ -1,11 +1,11 @@
 """The audit of published nets: weights in any wrapping, option A's two paddings, sources described or not, known values."""
 
 import json
-import os
 import struct
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -244,13 +244,16 @@ def test_audits_that_were_changed_are_refused(few, tmp_path):
         write_audit(replace(found, measured=found.measured | {"test_loss": float("inf")}), tmp_path)
 
 
-def test_the_command_says_what_is_wrong_in_a_sentence(cifar, tmp_path):
+def test_the_command_says_what_is_wrong_in_a_sentence(cifar, tmp_path, reslib_main, monkeypatch):
     (tmp_path / "no+weights").mkdir()
     torch.save({"w": torch.zeros(3)}, tmp_path / "no+weights" / "net.pt")
-    environment = os.environ | {"RESLIB_DATA": str(cifar)}
-    for folder, says in ((tmp_path, "no/weights is not described"), (tmp_path / "none", "holds no sources")):
-        found = subprocess.run([sys.executable, "-m", "reslib", "audit", str(folder), "--out", str(tmp_path / "out")],
-                               capture_output=True, text=True, env=environment)  # fmt: skip
+    monkeypatch.setenv("RESLIB_DATA", str(cifar))
+
+    def called(*words):
+        return subprocess.run([sys.executable, "-m", "reslib", *words], capture_output=True, text=True)
+
+    for run, folder, says in ((called, tmp_path, "is not described"), (reslib_main, tmp_path / "none", "no sources")):
+        found = run("audit", folder, "--out", tmp_path / "out")
         assert found.returncode == 1 and says in found.stderr and len(found.stderr.splitlines()) == 1 and not found.stdout
 
 
@@ -263,23 +266,23 @@ def published(root):
 
 
 @pytest.mark.parametrize(
-    ("source", "net", "final", "best"),
-    [("a-martyn+resnet", "pretrained/plainnet20.pt", 9.69, 9.5),
-     ("akamaster+pytorch_resnet_cifar10", "pretrained_models/resnet20-12fca82f.th", 8.27, 8.22)],
+    ("source", "file", "net", "final", "best"),
+    [("a-martyn+resnet", "pretrained/plainnet20.pt", "plain20", 9.69, 9.5),
+     ("akamaster+pytorch_resnet_cifar10", "pretrained_models/resnet20-12fca82f.th", "resnet20-A", 8.27, 8.22)],
 )  # fmt: skip
-def test_published_nets_have_the_test_error_that_their_sources_report(cifar, published, source, net, final, best):
-    """Both preprocessings, both paddings of option A: an error in either would show in the first digit."""
-    folder, path = published / source, published / source / net
+def test_published_nets_predict_what_their_recorded_audits_say(cifar, published, source, file, net, final, best):
+    """Both preprocessings, both paddings of option A. (That the audits' errors are those reported: the last test.)"""
+    folder, path = published / source, published / source / file
     about = describe(folder)
     tensors, noted = read_weights(path)
     said = {"best": noted} | reported(about, folder, path)
     assert (said["final"], said["best"]) == (final, best)
     test = auditing.data.images(auditing.CIFAR, train=False, data_dir=cifar)
-    few = [next(auditing.batches(test, about))]
-    error = auditing.evaluation.evaluate(
-        auditing.choose(net, about, tensors, few)[2], auditing.batches(test, about)
-    )["top1_error"]  # fmt: skip
-    assert error == pytest.approx(final, abs=0.02)  # two images: another processor adds up in another order
+    first = list(islice(auditing.batches(test, about), 8))
+    logits, _ = auditing.evaluation.predict(auditing.choose(file, about, tensors, first[:1])[2], first)
+    table = audits().set_index(["source", "net"])
+    recorded = table.audit[source.replace("+", "/"), net].predictions()[: len(logits)]
+    assert (logits.argmax(1).numpy() != recorded).sum() <= 1  # another processor adds up in another order
 
 
 REPORTED = {
