@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from torch import nn
 
-from .files import renamed
+from .files import alone, renamed
 from .record import COLUMNS
 
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))  # Windows: no SIGHUP
@@ -41,7 +41,6 @@ class State:
     photographs: dict = field(default_factory=dict)  # how many, of how many classes, and read by which backend
     threads: int = 0
     beside: int = 1  # runs that shared the device, this one included; the most
-    rounded: list[int] = field(default_factory=list)  # iterations at which it was taken up from half precision, as once on GPUs
     machines: list[dict] = field(default_factory=list)  # machine.environment of each stretch, and the "step" it began at
 
 
@@ -74,8 +73,6 @@ def load_checkpoint(path: Path, net: nn.Module, optimizer) -> State:
             f"{path} is damaged or of another version ({error if type(error) is ValueError else type(error).__name__}): "
             "delete it to start the run anew."
         ) from None
-    if saved.get("half"):
-        state.rounded.append(state.step)
     return state
 
 
@@ -85,25 +82,16 @@ class BusyError(ValueError):
 
 @contextlib.contextmanager
 def locked(folder: Path, name: str, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Hold a run for this process. Raises BusyError if another one still holds it after so many seconds.
-
-    Raises OSError where the file system, a cluster's, has no locks. The lock files stay: one that is removed while another
-    node opens it is two locks.
-    """
-    path = folder / ".locks" / f"{name}.lock"
-    lock = FileLock(path, mode=0o666, fallback_to_soft=False)  # other users of a shared folder lock it too
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=seconds, poll_interval=0.5)
-    except Timeout:
-        raise BusyError(f"{name} is being carried out by another process: wait for it, or use another folder.") from None
-    except OSError as error:
-        raise OSError(f"{path} cannot be locked ({error.strerror}), so two jobs could be at one run: have the file system "
-                      "mounted with locks (Lustre: -o flock), or give every job a folder of its own.") from None  # fmt: skip
-    try:
+    """Hold a run for this process, as `alone`. Raises BusyError if another one still holds it after so many seconds."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(alone(folder, name, seconds))
+        except Timeout:
+            raise BusyError(f"{name} is being carried out by another process: wait for it, or use another folder.") from None
+        except OSError as error:
+            raise OSError(f"nothing can be written to {folder}, or it cannot be locked ({error.strerror}): use another folder; "
+                          "a cluster's has to be mounted with locks (Lustre: -o flock).") from None  # fmt: skip
         yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager

@@ -2,8 +2,8 @@
 
 Each batch is cut into equal parts, a rank's each; which images it has, and how they are cropped, depends on no rank. Gradients
 are averaged (DistributedDataParallel); BN takes its statistics over the recipe's bn_batch images, within a rank or across
-ranks. So the number of ranks changes a run's rounding alone, and a run may be taken up with another; with BN within ranks its
-moving averages are those of rank 0. Rank 0 writes. A rank that is gone ends all the others within a minute.
+ranks. So the number of ranks changes a run's rounding alone, and a run may be taken up with another. Rank 0 writes. A rank
+that is gone ends all the others within a minute.
 """
 
 import contextlib
@@ -40,9 +40,8 @@ class Ranks:
             return cls()
         ranks = cls(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
         part, over = recipe.batch // ranks.count, recipe.bn_batch or recipe.batch
-        if part * ranks.count != recipe.batch:
-            raise ValueError(f"a batch of {recipe.batch} cannot be cut into {ranks.count} equal parts: start as many processes "
-                             "as divide it.")  # fmt: skip
+        if recipe.batch % ranks.count:
+            raise ValueError(f"a batch of {recipe.batch} cannot be cut into {ranks.count} equal parts, one a process.")
         if part % over and over % part:
             raise ValueError(f"bn_batch is {over}: it must divide the {part} images of a process, or be a multiple of them.")
         return ranks
@@ -59,25 +58,11 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
-            said = f"{error}".partition("\n")[0]
+            said = f"{error}".partition("\n")[0].partition(". ")[0]  # without gloo's own advice
             if self.count == 1 or not re.search("gloo|nccl|connection|timed out", said, re.IGNORECASE):
                 raise
-            why = re.sub(r"\[/\S+\] ", "", said).partition(". ")[0]  # without gloo's own places and advice
-            raise ConnectionError(f"rank {self.rank}: another process of this run is gone, or does not answer ({why}): the "
+            raise ConnectionError(f"rank {self.rank}: another process of this run is gone, or does not answer ({said}): the "
                                   "same command goes on from the last checkpoint.") from None  # fmt: skip
-
-    @contextlib.contextmanager
-    def one_first(self) -> Iterator[None]:
-        """One rank of each machine goes first: it makes the files that the others then read."""
-        for turn in (True, False):
-            if turn == (self.local == 0):
-                yield
-            if self.count > 1:
-                dist.all_reduce(torch.zeros(1))
-
-    def told_in_records(self) -> dict:
-        """Of a run's environment."""
-        return {"ranks": self.count, "deterministic": False} if self.count > 1 else {}
 
     def told(self, value):
         """Rank 0's value, anything that can be pickled."""
@@ -96,29 +81,20 @@ class Ranks:
         net = nn.parallel.DistributedDataParallel(net, process_group=self.group)
         return net, min(recipe.bn_batch or recipe.batch, recipe.batch // self.count), net.no_sync
 
-    def of_batch(self, loss: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and wrong images of the whole batch, from those of this rank's part."""
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all ranks."""
         if self.count > 1:
-            dist.all_reduce(both := torch.stack([loss.double(), wrong.double()]), group=self.group)
-            return both[0] / self.count, both[1].long()
-        return loss, wrong
+            dist.all_reduce(values, group=self.group)
+        return values
 
-    def tested(self, net: nn.Module, evaluate) -> dict[str, float]:
-        """`evaluate(net, shard)` on every rank's share of the images, with rank 0's moving averages, and its mean over all."""
-        if self.count == 1:
-            return evaluate(net, (0, 1))
-        for buffer in net.buffers():
+    def level(self, net: nn.Module) -> None:
+        """Give every rank rank 0's moving averages."""
+        for buffer in net.buffers() if self.count > 1 else ():
             dist.broadcast(buffer, 0, group=self.group)
-        found = evaluate(net, (self.rank, self.count))
-        n = found.pop("n")
-        sums = torch.tensor([n, *(value * n for value in found.values())], dtype=torch.float64)
-        dist.all_reduce(sums, group=self.group)
-        return dict(zip(found, (sums[1:] / sums[0]).tolist(), strict=True)) | {"n": int(sums[0])}
 
     def agreed(self, signals: list[int]) -> int:
         """The signal by which any rank was told to stop; 0: none."""
-        number = signals[0] if signals else 0
+        number = torch.tensor(signals[0] if signals else 0)
         if self.count > 1:
-            dist.all_reduce(highest := torch.tensor(number), dist.ReduceOp.MAX, group=self.group)
-            return int(highest)
-        return number
+            dist.all_reduce(number, dist.ReduceOp.MAX, group=self.group)
+        return int(number)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy
+from torch.optim.swa_utils import update_bn
 
 from . import data, probes
 from .recipes import Recipe
@@ -38,6 +39,12 @@ def counts(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([right[:, 0].sum(), right.sum(), loss, torch.full_like(loss, len(labels))])
 
 
+def summed(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """`counts` over all batches, one by one: the logits of all of ImageNet would fill the memory."""
+    nothing = torch.zeros(4, dtype=torch.float64, device=device_of_net(model))
+    return sum((counts(*pair) for pair in outputs(model, batches)), nothing)
+
+
 def means(sums: Tensor) -> dict[str, float]:
     best, among_five, loss, n = sums.tolist()
     return {"top1_error": 100 * (1 - best / n), "top5_error": 100 * (1 - among_five / n), "loss": loss / n, "n": int(n)}
@@ -48,8 +55,8 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict
 
     Returns {"top1_error": percent, "top5_error": percent, "loss": nats, "n": images}. Raises ValueError if there are none.
     """
-    sums = sum(counts(*pair) for pair in outputs(model, batches))  # batch by batch: ImageNet's logits would fill the memory
-    if not isinstance(sums, Tensor):
+    sums = summed(model, batches)
+    if not sums[-1]:
         raise ValueError("there is nothing to evaluate: the batches are empty.")
     return means(sums)
 
@@ -65,17 +72,10 @@ def score(logits: Tensor, labels: Tensor) -> dict[str, float]:
     return means(counts(logits, labels))
 
 
-@torch.no_grad()
 def recomputed_bn(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> nn.Module:
     """A copy of the model whose BN statistics are true averages over `batches`, not moving ones (authors' release notes)."""
-    model = copy.deepcopy(model).train()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None  # cumulative average
-    device = device_of_net(model)
-    for x, _ in batches:
-        model(x.to(device))
+    model = copy.deepcopy(model)
+    update_bn(batches, model, device_of_net(model))
     return model.eval()
 
 
@@ -152,4 +152,4 @@ def ten_crop(image: Tensor, size: int, mean: Tensor | float = 0.0) -> Tensor:
 
 def score_map(net: nn.Module, x: Tensor) -> Tensor:
     """A ResNet in fully convolutional form, its last layer a 1x1 convolution: (B, 3, H, W) -> scores (B, classes, h, w)."""
-    return conv2d(net.maps(x), net.fc.weight[:, :, None, None], net.fc.bias)
+    return conv2d(net.features(x), net.fc.weight[:, :, None, None], net.fc.bias)

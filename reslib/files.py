@@ -3,15 +3,12 @@
 And how often a progress bar is drawn: where it ends up in a file, a job's log, each drawing stays.
 """
 
-import atexit
 import contextlib
 import os
 import platform
 import re
 import shlex
-import shutil
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,26 +34,34 @@ def words(*parts: object) -> str:
 
 
 @contextmanager
-def alone(folder: Path, name: str) -> Iterator[None]:
+def alone(folder: Path, name: str, seconds: float | None = None) -> Iterator[None]:
     """Make `folder`, and hold what is made there under this name, while other processes wait. An empty folder does not stay.
 
-    It only saves doing the same work twice: what is made has to be renamed into its place.
+    seconds: how long this one waits, until it raises filelock's Timeout; None: as long as it takes. The lock goes too; a disk
+    that is slow to tell others so may let two in, which then do the same work twice: what is made has to be renamed into its
+    place. Raises OSError where the file system, a cluster's, has no locks.
     """
     new = [place for place in (folder, *folder.parents) if not place.exists()]
-    lock = FileLock(folder / f".{name}.lock")
+    lock = FileLock(folder / f".{name}.lock", mode=0o666, fallback_to_soft=False)  # other users of a shared folder lock it too
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=1)
+            lock.acquire(timeout=1 if seconds is None else seconds, poll_interval=0.5)
         except Timeout:
+            if seconds is not None:
+                raise
             say(f"{folder / name} is being made by another process: waiting for it.")
             lock.acquire()
-        yield
-    finally:
-        lock.release()
-        for remove in (Path(lock.lock_file).unlink, *(place.rmdir for place in new)):
+        try:
+            yield
+        finally:
             with contextlib.suppress(OSError):
-                remove()
+                Path(lock.lock_file).unlink()  # while it is held: who waits for it sees that it is gone, and makes another
+            lock.release()
+    finally:
+        for place in new:
+            with contextlib.suppress(OSError):
+                place.rmdir()
 
 
 @contextmanager
@@ -71,22 +76,6 @@ def renamed(path: Path) -> Iterator[BinaryIO]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def temporary() -> Path:
-    """A new folder that goes with this process."""
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-def writable(folder: Path) -> None:
-    """Make a folder where it is missing. Raises OSError, naming it, if nothing can be written into it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise OSError(f"nothing can be written to {folder} ({error.strerror}): use another folder.") from None
 
 
 def drawing_seconds() -> int:

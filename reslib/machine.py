@@ -2,12 +2,10 @@
 
 import contextlib
 import functools
-import importlib.util
 import os
 import platform
-import shutil
+import re
 import subprocess
-import sysconfig
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,16 +24,16 @@ STRUCTURES = 64  # nets that one process keeps compiled; from the ninth on dynam
 
 def device_of(name: str | torch.device | None) -> torch.device:
     """The device of this name, "cpu", "cuda" or "cuda:1"; None: a GPU if there is one. Raises ValueError where it is not."""
+    usable = torch.cuda.is_available()
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        known = device.type in ("cpu", "cuda")
+        device = torch.device(name or ("cuda" if usable else "cpu"))
     except RuntimeError:
-        known = False
-    if not known:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
         raise ValueError(f"device {str(name)!r} is unknown: use cpu or cuda.")
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
         raise ValueError(f"device {str(device)!r} is not there: PyTorch finds {count} GPUs on this machine; use cpu.")
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type == "cuda" and not usable:
         raise ValueError(f"device {str(device)!r} cannot be used: its driver (see nvidia-smi) is too old for this PyTorch, "
                          f"built for CUDA {torch.version.cuda}; use cpu, or a PyTorch for an older CUDA.")  # fmt: skip
     return device
@@ -54,10 +52,6 @@ def compiles(recipe: Recipe, device: torch.device, step: int = 0) -> bool:
 @functools.cache
 def compiler_works(device: str) -> bool:
     """Whether something tiny can be compiled here: a compiler, its headers, a folder that code may run from. Once a process."""
-    if not shutil.which("c++") or not Path(sysconfig.get_path("include"), "Python.h").exists():
-        return False
-    if device == "cuda" and not importlib.util.find_spec("triton"):
-        return False
     number = time.time_ns() % 2**20  # a constant of the code: not found in the compiler's cache, so really compiled
     try:
         torch.compile(lambda x: (x + number).relu(), dynamic=False)(torch.ones(8, device=device))
@@ -112,8 +106,6 @@ def provenance(state, here: dict) -> dict:
     stretch = {"step": state.step} | here
     if not state.machines or state.machines[-1] | {"step": state.step} != stretch:
         state.machines.append(stretch)
-    if state.rounded:
-        here["rounded_at"] = state.rounded
     if len(state.machines) > 1:
         unclean = [one["dirty"] for one in state.machines]
         here["dirty"] = True if True in unclean else None if None in unclean else False
@@ -141,11 +133,9 @@ def device_name(device: torch.device) -> str:
 
 def cpu_name() -> str:
     """The processor's model and instruction set, as torch sees them."""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        return f"{[*names, 'CPU'][0]}, {torch.backends.cpu.get_cpu_capability()}"
-    return f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.*)$", info.read_text(), re.MULTILINE) if info.exists() else []
+    return f"{[*names, platform.processor() or platform.machine()][0]}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def in_a_line(error: BaseException) -> str:

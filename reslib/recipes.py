@@ -9,7 +9,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from types import UnionType
-from typing import get_args, get_origin
+from typing import get_args
 
 from . import resnet
 from .files import say
@@ -63,28 +63,18 @@ class Recipe:
 
     def __post_init__(self):
         for f in fields(self):
-            if f.name not in ALLOWED and not fits(value := getattr(self, f.name), f.type):
-                raise ValueError(f"{f.name} is {value!r}: it must be {told(f.type)}.")
+            value, kinds = getattr(self, f.name), get_args(f.type) if isinstance(f.type, UnionType) else (f.type,)
+            if f.name not in ALLOWED and not any(KINDS[kind][0](value) for kind in kinds):
+                raise ValueError(f"{f.name} is {value!r}: it must be {' or '.join(KINDS[kind][1] for kind in kinds)}.")
         for name, allowed in ALLOWED.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown: use one of {', '.join(map(repr, allowed))}.")
-        for name in ("size", "steps", "batch", "log_every", "eval_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a whole number of at least 1.")
+        for names, (holds, says) in RANGES.items():
+            for name in names:
+                if not holds(value := getattr(self, name)):
+                    raise ValueError(f"{name} is {value!r}: it must be {says}.")
         if self.bn_batch is not None and (self.bn_batch < 2 or self.batch % self.bn_batch):
             raise ValueError(f"bn_batch is {self.bn_batch!r}: it must divide the batch of {self.batch}, and be at least 2.")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed is {self.seed!r}: it must be a whole number of at least 0, and below 2^63.")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum is {self.momentum!r}: it must be at least 0, and below 1.")
-        for name in ("clip", "fc_std"):
-            if (value := getattr(self, name)) is not None and value <= 0:
-                raise ValueError(f"{name} is {value!r}: it must be above 0, or null.")
-        for name in ("plateau_patience", "plateau_threshold", "plateau_drops"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be at least 0.")
-        if not 0 <= self.pad <= 127:
-            raise ValueError(f"pad is {self.pad!r}: it must be between 0 and 127 pixels.")
         object.__setattr__(self, "milestones", tuple(self.milestones))
         if list(self.milestones) != sorted(set(self.milestones)) or any(m >= self.steps for m in self.milestones):
             raise ValueError(f"milestones {self.milestones} must rise and lie below steps ({self.steps}).")
@@ -185,26 +175,19 @@ def needed(recipe) -> Recipe:
     return recipe
 
 
-def fits(value, kind) -> bool:
-    """Whether a field's value is of its type; a float is finite, and may be written as a whole number."""
-    if isinstance(kind, UnionType):
-        return any(fits(value, one) for one in get_args(kind))
-    if get_origin(kind) is tuple:
-        numbers = get_args(kind)
-        length = numbers[-1] is ... or (isinstance(value, list | tuple) and len(value) == len(numbers))
-        return isinstance(value, list | tuple) and length and all(fits(v, numbers[0]) for v in value)
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+def whole_numbers(value) -> bool:
+    return isinstance(value, list | tuple) and all(type(n) is int for n in value)
 
 
-def told(kind) -> str:
-    """A field's type, in words."""
-    if isinstance(kind, UnionType):
-        return " or ".join(told(one) for one in get_args(kind))
-    words = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
-    return words.get(kind) or ("whole numbers, as [3, 4]" if get_args(kind)[-1] is ... else "two whole numbers, as [3, 4]")
-
+KINDS = {
+    bool: (lambda value: type(value) is bool, "true or false"),
+    int: (lambda value: type(value) is int, "a whole number"),
+    float: (lambda value: type(value) in (int, float) and math.isfinite(value), "a number"),
+    tuple[int, ...]: (whole_numbers, "whole numbers, as [3, 4]"),
+    tuple[int, int]: (lambda value: whole_numbers(value) and len(value) == 2, "two whole numbers, as [3, 4]"),
+    type(None): (lambda value: value is None, "null"),
+}
+"""Of a field: whether a value is of its type, and its type in words."""
 
 SCALES = {
     "demo": dict(data="digits", size=16, pad=2, flip=False, steps=60, milestones=(30, 45), log_every=5, eval_every=20),
@@ -221,6 +204,15 @@ published, 1/4 of the steps; paper: all of them."""
 EXTENSION = dict(size=64, batch=128, steps=2_000, milestones=(1_000, 1_500), plateau=False, log_every=50, eval_every=250)
 """What the scale "extension" sets in a recipe of section 3.4, for some thousand photographs of a few classes. One to two hours
 of a core for 18 to 50 layers. No scale of the paper's: it shows a direction at most."""
+
+RANGES = {
+    ("size", "steps", "batch", "log_every", "eval_every"): (lambda value: value >= 1, "at least 1"),
+    ("pad",): (lambda value: 0 <= value <= 127, "between 0 and 127 pixels"),
+    ("seed",): (lambda value: 0 <= value < 2**63, "at least 0, and below 2^63"),
+    ("momentum",): (lambda value: 0 <= value < 1, "at least 0, and below 1"),
+    ("clip", "fc_std"): (lambda value: value is None or value > 0, "above 0, or null"),
+    ("plateau_patience", "plateau_threshold", "plateau_drops"): (lambda value: value >= 0, "at least 0"),
+}
 
 ALLOWED = {
     "data": ("cifar10", "digits", "imagenet"),
@@ -262,7 +254,7 @@ DEPARTURES = (
         f"when more than {IMAGENET.plateau_patience} validation passes in a row, one every {IMAGENET.eval_every:,} steps, "
         f"brought no error lower by more than {IMAGENET.plateau_threshold:g} points; {IMAGENET.plateau_drops} times at most",
     ),
-    ("ImageNet's mean image", "the mean of which pixels", "of 224x224 centre crops at a shorter side of 256"),
+    ("ImageNet's mean image", "the mean of which pixels", "of 10,000 centre crops of 224x224 at a shorter side of 256"),
     ("colour augmentation", "in which units an eigenvalue is meant", "of the covariance of pixels in [0, 1]"),
     ("resizing", "how, and when", "ffcv: the crop alone, at whole pixels, by area; torch: the photograph, antialiased"),
     ("10-crop", "of the whole photograph or a square", "of the middle 256x256 pixels, as AlexNet's; probabilities averaged"),

@@ -188,10 +188,9 @@ def read(path: str | Path) -> Record:
             if lacking := [name for name in names if name not in getattr(record, part)]:
                 raise ValueError(f"its {part} lacks {lacking[0]!r}")
         record.path = path
-    except KeyError as error:
-        raise ValueError(f"{path} is not a readable record: {error} is missing. Moved away, it can be made again.") from None
-    except (AttributeError, TypeError, ValueError, zlib.error) as error:  # JSON's and Unicode's errors are ValueErrors
-        raise ValueError(f"{path} is not a readable record: {error}. Moved away, it can be made again.") from None
+    except (AttributeError, KeyError, TypeError, ValueError, zlib.error) as error:  # JSON's and Unicode's are ValueErrors
+        why = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} is not a readable record: {why}. Moved away, it can be made again.") from None
     return record
 
 

@@ -132,14 +132,14 @@ class ResNet(nn.Module):
         self.stages = len(blocks)
         he_init(self)
 
-    def maps(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         x = self.maxpool(relu(self.bn1(self.conv1(x))))
         for stage in range(1, self.stages + 1):
             x = getattr(self, f"layer{stage}")(x)  # (B, width * 2**(stage-1) * expansion, H, W)
         return x
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.maps(x).mean((2, 3)))  # global average pooling: (B, C, H, W) -> (B, C)
+        return self.fc(self.features(x).mean((2, 3)))  # global average pooling: (B, C, H, W) -> (B, C)
 
 
 def he_init(net: nn.Module, seed: int | None = None, mode: str = "fan_in", fc_std: float | None = None) -> nn.Module:

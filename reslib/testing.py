@@ -28,7 +28,7 @@ from .weights import read_weights, recipe_of, trained_net
 
 MEAN, STD = (torch.tensor(x)[:, None, None] for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))  # torchvision's
 STRIDES = "1x1 (the paper, v1), 3x3 (torchvision and most libraries, v1.5)"
-HOW = {"centre": 1, "ten": 10, "scales": 10}  # ways to test photographs, and about how many crops' work each is
+HOW = ("centre", "ten", "scales")  # ways to test photographs
 LONGEST = 20  # times its shorter side: a photograph that is still tested whole
 
 
@@ -48,8 +48,7 @@ class Entry(NamedTuple):
 def torchvision_net(name: str) -> nn.Module:
     """torchvision's own weights, from torch's cache or its server: "resnet50", or of one recipe "resnet50:IMAGENET1K_V2".
 
-    Without a recipe its first, V1: the nearest to the paper's. Raises ValueError for an unknown name, OSError if the file can
-    neither be found nor fetched.
+    Without a recipe its first, V1: the nearest to the paper's.
     """
     from torchvision.models import get_model_weights
 
@@ -85,7 +84,7 @@ def file_net(path: Path, shortcut: str | None = "A", stride_on: str = "3x3") -> 
     """The net of Table 1 that a state dict in torchvision's names belongs to, with its weights.
 
     What tensors do not tell is said: without projections it is option A's, or with shortcut=None the plain net's; bottlenecks
-    have their stride where `stride_on` says. Raises as `read_weights`; ValueError where no net fits.
+    have their stride where `stride_on` says.
     """
     tensors, _ = read_weights(path)
     blocks = tuple(len({n.split(".")[1] for n in tensors if n.startswith(f"layer{i}.")}) for i in range(1, 5))
@@ -116,8 +115,7 @@ def own_file(weights: str) -> tuple[Path, Recipe | None]:
 def entry(weights: str, folder: Path, pixels: str = "auto", **choices) -> Entry:
     """The net that `--weights` names, for photographs of the tree at `folder`. choices: as `file_net`.
 
-    pixels: "mean" image of the training photographs, "torchvision", or "auto": the first for a record's weights. Raises
-    ValueError or OSError, naming the weights, where they are not there or fit no net of Table 1.
+    pixels: "mean" image of the training photographs, "torchvision", or "auto": the first for a record's weights.
     """
     if pixels not in ("auto", "mean", "torchvision"):
         raise ValueError(f"pixels is {pixels!r}: use auto, mean, or torchvision.")
@@ -136,10 +134,7 @@ def entry(weights: str, folder: Path, pixels: str = "auto", **choices) -> Entry:
 
 
 def labels_for(images: Tree, classes: int, name: str) -> Tensor:
-    """The photographs' labels, int64 (N,), among a net's classes: the tree's own, or ImageNet's 1,000 for a part of these.
-
-    Raises ValueError where they are neither.
-    """
+    """The photographs' labels, int64 (N,), among a net's classes: the tree's own, or ImageNet's 1,000 for a part of these."""
     labels = images.labels
     if classes != len(images.classes):
         ids = resources.files("reslib.data").joinpath("imagenet_classes.txt").read_text().split()
@@ -172,7 +167,6 @@ def test(weights: list[str], data_dir=None, how: str = "centre", device=None, **
     """A row for each of `weights`, and of several one for their ensemble: softmax probabilities, averaged (Table 5).
 
     choices: as `entry`. All that is wrong with the weights, and how they go together, is said before any photograph is read.
-    Raises ValueError and OSError as `entry` and `tree_probabilities`.
     """
     if how not in HOW:
         raise ValueError(f"how is {how!r}: test by 'centre', 'ten' crops, or 'scales'.")
@@ -218,7 +212,7 @@ def cifar_probabilities(files: list[tuple[Path, Recipe | None]], data_dir, how: 
     return [path.stem for path, _ in files], chances, labels
 
 
-class Views(torch.utils.data.Dataset):
+class _Views(torch.utils.data.Dataset):
     """What a test takes from each photograph of a tree, uint8, for crops of `size`: at a shorter side of 256 the "centre" crop,
     or for "ten" the middle 256x256 pixels; "scales": the whole photograph at each of evaluation.SIDES.
     """
@@ -231,59 +225,48 @@ class Views(torch.utils.data.Dataset):
 
     def __getitem__(self, i: int) -> list[Tensor]:
         path = self.images.folder / self.images.names[i]
-        image = decoded(path)
-        sides = [round(side * self.size / 224) for side in (evaluation.SIDES if self.how == "scales" else (256,))]
+        image, side = decoded(path), round(256 * self.size / 224)
         if self.how != "scales":
-            return [square(resized(image, sides[0]), self.size if self.how == "centre" else sides[0])]
-        if max(image.shape[1:]) > LONGEST * min(image.shape[1:]):
-            raise ValueError(
-                f"{path} is {image.shape[2]} x {image.shape[1]} pixels, too long to be tested whole: use how='ten'."
-            )
-        return [resized(image, side) for side in sides]
+            return [square(resized(image, side), side if self.how == "ten" else self.size)]
+        tall, wide = image.shape[1:]
+        if max(tall, wide) > LONGEST * min(tall, wide):
+            raise ValueError(f"{path} is {wide} x {tall} pixels, too long to be tested whole: use how='ten'.")
+        return [resized(image, round(side * self.size / 224)) for side in evaluation.SIDES]
 
 
-def crop_probabilities(entry: Entry, squares: Tensor, how: str) -> Tensor:
-    """Class probabilities (B, classes) of squares in [0, 1], (B, 3, S, S): of the "centre" crop; of "ten" crops, averaged."""
-    size, mean, std = entry.size, entry.mean.to(squares.device), torch.as_tensor(entry.std, device=squares.device)
-    crops = ten_crop(squares, size, mean) if how == "ten" else (squares - mean)[None]
-    x = (crops / std).flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (k B, 3, size, size)
-    return entry.net(x).softmax(1).view(len(crops), len(squares), -1).mean(0)
-
-
-def whole_probabilities(entry: Entry, image: Tensor) -> Tensor:
-    """Class probabilities (classes,) of a whole photograph in [0, 1], (3, H, W): the score map averaged."""
-    mean, std = entry.mean.to(image.device), torch.as_tensor(entry.std, device=image.device)
-    if mean.shape[1] > 1:
-        mean = interpolate(mean[None], image.shape[1:], mode="bilinear")[0]
-    x = ((image - mean) / std)[None].contiguous(memory_format=torch.channels_last)
-    return score_map(entry.net, x).mean((2, 3)).softmax(1)[0]
-
-
-def probabilities(entry: Entry, batch: list[list[Tensor]], how: str) -> Tensor:
-    """Class probabilities (B, classes) of the `Views` of B photographs; "scales": averaged over them."""
-    device = next(entry.net.parameters()).device
-    if how != "scales":
-        return crop_probabilities(entry, torch.stack([square for (square,) in batch]).to(device) / 255, how)
-    return torch.stack([torch.stack([whole_probabilities(entry, x.to(device) / 255) for x in one]).mean(0) for one in batch])
+def probabilities(entry: Entry, x: Tensor, how: str) -> Tensor:
+    """Class probabilities (B, classes) of `_Views` of one shape, uint8 (B, 3, H, W): of crops, averaged; or of the score map's
+    average.
+    """
+    device, many = next(entry.net.parameters()).device, len(x)
+    mean, std, x = entry.mean.to(device), torch.as_tensor(entry.std, device=device), x.to(device) / 255
+    if how == "ten":
+        x = ten_crop(x, entry.size, mean)  # (10, B, 3, size, size)
+    else:
+        x = (x - (interpolate(mean[None], x.shape[2:], mode="bilinear")[0] if mean.shape[1] > 1 else mean))[None]
+    x = (x / std).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    scores = score_map(entry.net, x).mean((2, 3)) if how == "scales" else entry.net(x)
+    return scores.softmax(1).unflatten(0, (-1, many)).mean(0)
 
 
 @torch.inference_mode()
 def tree_probabilities(entries: list[Entry], images: Tree, how: str = "centre") -> list[Tensor]:
-    """Of each net the class probabilities (N, classes), on the CPU, of all photographs of a tree: of the "centre" crop; of the
-    "ten" crops of AlexNet, averaged; or of whole photographs at five "scales", averaged.
+    """Of each net the class probabilities (N, classes), on the CPU, of all photographs of a tree, averaged over their views.
 
-    The nets share the work of decoding; workers do it beside them. Raises ValueError for a photograph that cannot be read, by
-    name.
+    The nets share the work of decoding; workers do it beside them.
     """
     cpu = all(next(entry.net.parameters()).device.type == "cpu" for entry in entries)
     workers = 0 if len(images.names) < 100 else max(1, cores() // 4) if cpu else min(cores(), 16)
-    loader = torch.utils.data.DataLoader(Views(images, how, entries[0].size), (40 if cpu else 320) // HOW[how],
-                                         num_workers=workers, collate_fn=list)  # fmt: skip
+    loader = torch.utils.data.DataLoader(_Views(images, how, entries[0].size), 4 if cpu else 32, num_workers=workers,
+                                         collate_fn=list)  # fmt: skip
     found = [[] for _ in entries]
     bar = tqdm(total=len(images.names), desc=f"testing, {how}", unit="image", mininterval=drawing_seconds())
     with bar, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for batch in loader:
+            views = [[x[None] for x in one] for one in batch]  # whole photographs have their own shapes
+            if how != "scales":
+                views = [[torch.stack([crop for (crop,) in batch])]]
             for rows, entry in zip(found, entries, strict=True):
-                rows.append(probabilities(entry, batch, how).cpu())
+                rows += [torch.stack([probabilities(entry, x, how) for x in one]).mean(0).cpu() for one in views]
             bar.update(len(batch))
     return [torch.cat(rows) for rows in found]

@@ -2,8 +2,8 @@
 
 A run killed at any moment and started again goes on as if nothing had been: every random decision depends on (seed, epoch,
 sample) alone, and a checkpoint holds all the rest. On a CPU with the same number of threads the weights end bit-identical; a
-GPU adds up in no fixed order. The step is channels_last and as precise as the recipe says; it is compiled where a run is long
-enough to pay for that (machine.py; `python -m reslib bench step`); on a GPU it is one CUDA graph (cuda_graph.py).
+GPU adds up in no fixed order. The step is channels_last; compiled, where a run is long enough to pay for that (machine.py); on
+a GPU one CUDA graph (cuda_graph.py).
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from . import data, evaluation, machine, probes
 from .checkpoint import LOCK_SECONDS, State, between_steps, load_checkpoint, locked, save_checkpoint
 from .cuda_graph import CAPTURE, GraphedStep
 from .distributed import Ranks
-from .files import drawing_seconds, path_of, writable
+from .files import drawing_seconds, path_of
 from .machine import device_of, provenance
 from .recipes import Recipe, needed
 from .record import COLUMNS, Record, pack, read, short, weights_sha256, write
@@ -33,33 +33,29 @@ CHECKPOINT_SECONDS = 60  # between checkpoints
 
 
 def train(recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume: bool = True, device=None,
-          backend: str = "auto", steps_done=None) -> Record | None:  # fmt: skip
+          backend: str = "auto") -> Record | None:  # fmt: skip
     """Carry out a recipe and write its record and weights into `out_dir`; returns the record: its `net()` is the trained net.
 
     resume: take up the checkpoint in `out_dir`, if there is one, with its number of threads; a finished run is only read.
-    device=None: a GPU if there is one. steps_done: a shared number whose `value` is kept at the iterations done, instead of a
-    progress bar. Started by torchrun, each process carries out its part (distributed.py): out_dir is a folder that all share,
-    and other ranks than 0 return None. Ctrl-C, SIGTERM and SIGHUP stop a run after its iteration, with a checkpoint. Raises as
-    `data.loader` and `device_of`; ValueError for a damaged checkpoint or record, or a run that another process is at; OSError
-    where a file cannot be written, or another rank is gone; FloatingPointError if the run diverges.
+    device=None: a GPU if there is one. Started by torchrun, each process carries out its part; other ranks than 0 return None.
+    Ctrl-C, SIGTERM and SIGHUP stop a run after its iteration, with a checkpoint. Raises ValueError or OSError where recipe,
+    data, device, folder, checkpoint or record do not serve, or another process is at it; FloatingPointError if it diverges.
     """
-    return Trainer(recipe, data_dir=data_dir, out_dir=out_dir, resume=resume, device=device, backend=backend,
-                   steps_done=steps_done).run()  # fmt: skip
+    return Trainer(recipe, data_dir=data_dir, out_dir=out_dir, resume=resume, device=device, backend=backend).run()
 
 
 class Trainer:
     """One run: `fit` is its loop, the other methods are what surrounds it. Arguments as `train`.
 
-    beside: how many runs share the device, this one included; its record says so, because its images/s are then no speed.
+    steps_done: a shared number whose `value` is kept at the iterations done, instead of a progress bar. beside: how many runs
+    share the device, this one included; its record says so, because its images/s are then no speed.
     """
 
     def __init__(self, recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume: bool = True, device=None,
                  backend: str = "auto", steps_done=None, beside: int = 1):  # fmt: skip
         self.recipe, self.data_dir, self.out_dir, self.resume = needed(recipe), data_dir, path_of(out_dir), resume
         self.device, self.ranks = device_of(device), Ranks.of(recipe)
-        self.asked_for = backend
-        data.choose_backend(recipe, backend, self.device)  # what is wrong is said before anything is made
-        self.steps_done, self.beside = steps_done, beside
+        self.asked_for, self.steps_done, self.beside = backend, steps_done, beside
         self.checkpoint, self.recorded = (self.out_dir / f"{recipe.name}.{end}" for end in ("ckpt", "json"))
 
     def run(self, wait: float = LOCK_SECONDS) -> Record | None:
@@ -68,7 +64,6 @@ class Trainer:
         with self.ranks.joined(self.device), contextlib.ExitStack() as held:
             if not self.ranks.told(self.resume and self.recorded.exists()):
                 self.look()
-            writable(self.out_dir)
             if first:
                 held.enter_context(locked(self.out_dir, self.recipe.name, wait))
             if self.ranks.told(self.resume and self.recorded.exists()):
@@ -86,10 +81,11 @@ class Trainer:
 
     def look(self) -> None:
         """What the data hold; what does not fit is said here, before anything is made."""
-        with self.ranks.one_first():
-            imagenet = self.recipe.data == "imagenet"
-            backend = data.prepared(self.recipe, self.asked_for, self.device, self.data_dir) if imagenet else "array"
-            self.data, self.reading = data.contents(self.recipe, backend, self.data_dir), {}
+        self.reading, backend = {}, "array"
+        if self.recipe.data == "imagenet":
+            backend = data.prepared(self.recipe, self.asked_for, self.device, self.data_dir)
+            self.reading = {"backend": backend, "workers": max(1, machine.cores() // self.ranks.beside)}
+        self.data = data.contents(self.recipe, backend, self.data_dir)
 
     def prepare(self) -> None:
         """The net, the optimizer and the state of the run, new or as its checkpoint has them; and its step."""
@@ -100,10 +96,7 @@ class Trainer:
             own = self.ranks.local if self.ranks.count > 1 else torch.cuda.current_device()
             self.device = device = torch.device("cuda", own if device.index is None else device.index)
             torch.cuda.set_device(device)  # graphs are captured there
-        with self.ranks.one_first():
-            self.backend = data.prepared(recipe, self.asked_for, device, self.data_dir)
-        if recipe.data == "imagenet":
-            self.reading = {"backend": self.backend, "workers": max(1, machine.cores() // self.ranks.beside)}
+        self.backend = data.prepared(recipe, self.asked_for, device, self.data_dir)
         self.net = recipe.net(self.data.get("classes")).to(device, memory_format=torch.channels_last)
         self.optimizer = optimizer_for(recipe, self.net)
         self.state = State(start=datetime.now(UTC).isoformat(timespec="seconds"), threads=torch.get_num_threads())
@@ -112,10 +105,15 @@ class Trainer:
             torch.set_num_threads(self.state.threads)
         if recipe.data == "imagenet":
             here = {"backend": self.backend} | {name: self.data[name] for name in ("train", "test", "classes")}
-            self.state.photographs = data.same(self.state.photographs, here, self.checkpoint)
+            if self.state.photographs not in ({}, here):
+                raise ValueError(f"{self.checkpoint} is of a run on {self.state.photographs}, and here are {here}: give the "
+                                 "same photographs and backend, or delete it to start the run anew.")  # fmt: skip
+            self.state.photographs = here
         self.state.beside = max(self.state.beside, self.beside)
         compiled = machine.compiles(recipe, device, self.state.step) and self.ranks.across(recipe) == 1
-        environment = machine.environment(device, self.state.threads, compiled) | self.ranks.told_in_records()
+        environment = machine.environment(device, self.state.threads, compiled)
+        if self.ranks.count > 1:
+            environment |= {"ranks": self.ranks.count, "deterministic": False}
         self.environment = provenance(self.state, environment)
         if self.steps_done is None and recipe.scale != "demo" and self.ranks.rank == 0:
             machine.warn_if_no_evidence(self.environment)
@@ -139,7 +137,8 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             images, labels = next(self.batches)  # (B, 3, H, W), (B,); by R ranks, B / R of them each
-            return ranks.of_batch(*sgd(images, labels))
+            loss, wrong = sgd(images, labels)
+            return ranks.total(torch.stack([loss.double() / ranks.count, wrong.double()])).unbind()
 
         return step
 
@@ -223,16 +222,16 @@ class Trainer:
             state.curve[name].append(row.get(name))
         state.loss_sum, state.wrong = 0.0, 0
         speed = recipe.batch * state.step / (time.monotonic() - self.began)
-        bar.set_postfix(
-            self.epoch() | {"loss": f"{loss:.3f}", "error": f"{error:.1f}%", "images/s": f"{speed:,.0f}"}, refresh=False
-        )
+        shown = {"loss": f"{loss:.3f}", "error": f"{error:.1f}%", "images/s": f"{speed:,.0f}"}
+        bar.set_postfix(self.epoch() | shown, refresh=False)
 
     def test(self) -> None:
         """A pass over the test images, ImageNet's validation images, into the curve's last row."""
         with CAPTURE:
-            where = dict(device=self.device, data_dir=self.data_dir) | self.reading
-            whole = partial(evaluation.whole, self.recipe, "test", **where)
-            result = self.ranks.tested(self.net, lambda net, shard: evaluation.evaluate(net, whole(shard=shard)))
+            self.ranks.level(self.net)
+            share = (self.ranks.rank, self.ranks.count)
+            batches = evaluation.whole(self.recipe, "test", self.device, self.data_dir, shard=share, **self.reading)
+            result = evaluation.means(self.ranks.total(evaluation.summed(self.net, batches)))
         self.note_test(result["top1_error"], result["loss"])
         if self.recipe.plateau:
             watch_plateau(self.recipe, self.state, result["top1_error"])
@@ -262,11 +261,10 @@ class Trainer:
         self.state.probes.append(short({"step": self.state.step} | found))
 
     def save(self) -> None:
-        if self.ranks.rank > 0:
-            return
-        self.state.seconds = time.monotonic() - self.began
-        save_checkpoint(self.checkpoint, self.net, self.optimizer, self.state)
         self.saved = time.monotonic()
+        self.state.seconds = self.saved - self.began
+        if self.ranks.rank == 0:
+            save_checkpoint(self.checkpoint, self.net, self.optimizer, self.state)
 
     def stop(self, number: int) -> None:
         """End as the signal asks, the checkpoint written."""

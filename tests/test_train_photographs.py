@@ -67,7 +67,7 @@ def stopped(recipe, step, monkeypatch, **where):
 
     with monkeypatch.context() as patched, pytest.raises(SystemExit):
         patched.setattr(trainer, "CHECKPOINT_SECONDS", 0)
-        reslib.train(recipe, steps_done=Stop(), device="cpu", **where)
+        trainer.Trainer(recipe, steps_done=Stop(), device="cpu", **where).run()
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_the_command_line_trains_on_a_tree(tree, tmp_path):
     assert found.returncode == 0 and "epoch=1.0/1," in found.stderr, found.stderr
     recipe = replace(SMALL, shortcut=None, steps=2, plateau=False, bn_batch=4)
     assert (tmp_path / f"{recipe.name}.json").is_file() and "test error" in found.stdout
-    assert "--data imagenet --data-dir DIR --depth 18 --shortcut none" in command(recipe)
+    assert "--data imagenet --data-dir DIR --scale paper --depth 18 --shortcut none" in command(recipe)
 
 
 def test_the_rate_falls_where_the_validation_error_stops_falling(tree, tmp_path, monkeypatch):
@@ -119,7 +119,9 @@ def test_the_rate_falls_where_the_validation_error_stops_falling(tree, tmp_path,
     expected = [0.01] * 5 + [0.001] * 5 + [0.0001] * 2  # a lower error by 0.1 or less is none: after 5 and 10 passes
     for name, stop in (("whole", None), ("two", 5)):
         left = iter(errors)
-        monkeypatch.setattr(evaluation, "evaluate", lambda *_, left=left: {"top1_error": next(left, 50.0), "loss": 1.0})
+        monkeypatch.setattr(
+            evaluation, "means", lambda *_, left=left: {"top1_error": next(left, 50.0), "top5_error": 0.0, "loss": 1.0, "n": 10}
+        )
         if stop:
             stopped(recipe, stop, monkeypatch, data_dir=tree, out_dir=tmp_path / name)
         record = reslib.train(recipe, data_dir=tree, out_dir=tmp_path / name, device="cpu")
@@ -145,8 +147,8 @@ def test_the_plateau_is_that_of_pytorch(patience, threshold):
 @pytest.mark.skipif(not fast.available(), reason="FFCV is not installed here")
 def test_a_run_through_ffcv_is_not_taken_up_through_pillow(tree, tmp_path, monkeypatch):
     for part in ("train", "val"):
-        convert.convert(tree, tmp_path / "converted", part, jobs=1)
-    where = dict(data_dir=tmp_path / "converted", out_dir=tmp_path)
+        convert.convert(tree, tree, part, jobs=1)
+    where = dict(data_dir=tree, out_dir=tmp_path)
     stopped(SMALL, 3, monkeypatch, **where)
     with pytest.raises(ValueError, match="'backend': 'ffcv'.*'backend': 'torch'"):
         reslib.train(SMALL, device="cpu", backend="torch", **where)

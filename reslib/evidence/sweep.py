@@ -26,8 +26,8 @@ import torch
 from tqdm.auto import tqdm
 
 from .. import data, machine
-from ..checkpoint import LOCK_SECONDS, STOPS, BusyError, between_steps
-from ..files import drawing_seconds, path_of, renamed, writable
+from ..checkpoint import LOCK_SECONDS, STOPS, BusyError, between_steps, locked
+from ..files import drawing_seconds, path_of, renamed
 from ..machine import cores, device_of, in_a_line
 from ..recipes import Recipe
 from ..trainer import Trainer
@@ -106,10 +106,14 @@ def worker_for(recipes: list[Recipe], out: Path, **options) -> Worker:
     """For the runs that have no record in `out`. Raises, before any run, what is wrong for all of them."""
     worker = Worker([r for r in recipes if not on_record(r, out)], out, options, LOCK_SECONDS)
     for recipe in {(r.data, r.size): r for r in worker.recipes}.values():
-        data.prepared(recipe, options["backend"], options["device"], options["data_dir"])  # once, not by each worker
-        if recipe.data != "imagenet":
+        backend = data.prepared(recipe, options["backend"], options["device"], options["data_dir"])  # once, not by each worker
+        if recipe.data == "imagenet":
+            data.contents(recipe, backend, options["data_dir"])
+        else:
             data.images(recipe, train=True, data_dir=options["data_dir"])
-        writable(out)
+    if worker.recipes:
+        with locked(out, "sweep"):  # what is wrong with the folder is said here
+            pass
         machine.warn_if_no_evidence(machine.environment(torch.device("cpu"), 1))
     for number in range(len(worker.recipes)):  # what failed is tried again
         worker.file(number, "failed").unlink(missing_ok=True)
