@@ -33,7 +33,8 @@ class GraphedStep:
         self.pixels, self.labels = data.resident(part, self.device)
         centre, self.offset = data.centring(recipe, data_dir, self.device)
         self.mean, self.byte = (torch.from_numpy(a).to(self.device) for a in (centre, data.BYTE))
-        self.batches = len(data.split_ids(recipe, "train", len(part.labels))) // recipe.batch  # an epoch's
+        self.samples = data.split_ids(recipe, "train", len(part.labels))
+        self.batches = len(self.samples) // recipe.batch  # an epoch's
         if not self.batches:
             raise ValueError(f"a batch of {recipe.batch} is more than the training set holds.")
         self.row = torch.tensor([step % self.batches], device=self.device)  # the batch within the epoch
@@ -47,7 +48,7 @@ class GraphedStep:
 
     def draw(self, epoch: int) -> None:
         """Lay the decisions of an epoch out on the device, batch by batch."""
-        columns = data.planned(self.recipe, "train", len(self.labels), epoch)
+        columns = data.augmented(self.recipe, self.samples, epoch, len(self.labels), shuffled=True)
         plan = [torch.from_numpy(c.reshape(self.batches, -1)).to(self.device) for c in columns]
         if self.plan is None:
             self.plan = plan

@@ -6,11 +6,13 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,7 +98,7 @@ def test_batches_are_the_reference_bit_for_bit(images, workers, n, batch_size):
 def test_other_backends_give_the_same(images):
     plan = make_plan(images)
     got = batches(images, plan, workers=2)
-    for (x, y), (x2, y2) in zip(got, cifar.array_batches(images, plan, MEAN, PAD, 128), strict=True):
+    for (x, y), (x2, y2) in zip(got, cifar.array_batches(images, plan, MEAN, PAD, 128, "cpu"), strict=True):
         assert torch.equal(x, x2) and torch.equal(y, y2) and x.stride() == x2.stride()
 
 
@@ -121,6 +123,13 @@ def test_from_several_threads_at_once(images):
     for thread in threads:
         thread.join(60)
     assert all(np.array_equal(got[s], reference(images, plans[s])) for s in range(4))
+
+
+@pytest.mark.parametrize("ids", [[-1, 0], [0, COUNT]])
+def test_ids_out_of_range(images, ids):
+    draw = np.zeros(2, np.uint8)
+    with pytest.raises(ValueError, match=f"from 0 to {COUNT - 1}"):
+        batches(images, data.Plan(np.array(ids), draw, draw, draw))
 
 
 # --- how it ends -----------------------------------------------------------------------------------------------------
@@ -179,7 +188,8 @@ def test_threads_of_torch_and_numba_stay_as_they_were(images):
     import numba
 
     before = torch.get_num_threads(), numba.get_num_threads()
-    fast._opened.clear()
+    fast._loaders.clear()
+    fast._seen.clear()
     for workers in (1, 2, 9):
         for k, _ in enumerate(batches(images, workers=workers)):
             assert k > 4 or (torch.get_num_threads(), numba.get_num_threads()) == before
@@ -224,8 +234,9 @@ def test_the_sidecar_and_the_files_left(images):
     path = cifar.stored(images)
     note = json.loads(path.with_name(path.name + ".json").read_bytes())
     assert note["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (note["size"], note["count"], note["source"]) == (path.stat().st_size, COUNT, images.sha256)
-    assert sorted(os.listdir(path.parent)) == [path.name, path.name + ".json"]
+    assert (note["size"], note["count"], note["fields"]) == (path.stat().st_size, COUNT, ["image", "label"])
+    assert note["source"] == images.sha256 and note["versions"]["ffcv"] == "1.0.2"
+    assert fast.check(path) == note and sorted(os.listdir(path.parent)) == [path.name, path.name + ".json"]
 
 
 def test_written_once_and_anew_when_the_source_changes(small):
@@ -242,6 +253,7 @@ def test_written_once_and_anew_when_the_source_changes(small):
 
 def test_full_disk(tmp_path):
     images, before = make_images(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    shared = set(os.listdir("/dev/shm"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # bytes in a file; Python ignores the signal
     try:
         with pytest.raises(OSError, match=r"noise-16px-train\.beton could not be written, and no part .*File too large"):
@@ -249,6 +261,16 @@ def test_full_disk(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not (tmp_path / "beton").exists()
+    wait_until_gone(shared)
+
+
+def wait_until_gone(before: set) -> None:
+    """What is new in shared memory goes within seconds; other tests beside this one may go on making more."""
+    new = {name for name in set(os.listdir("/dev/shm")) - before if name.startswith("psm_")}
+    until = time.monotonic() + 20
+    while left := new & set(os.listdir("/dev/shm")):
+        assert time.monotonic() < until, left
+        time.sleep(0.1)
 
 
 def test_no_folder_to_write_to(tmp_path):
@@ -257,23 +279,60 @@ def test_no_folder_to_write_to(tmp_path):
         cifar.stored(make_images(tmp_path / "file"))
 
 
-def test_a_sample_that_fails_leaves_nothing(tmp_path):
+def descendants(pid: int) -> list[int]:
+    """Processes, and theirs, that are still there."""
+    try:
+        found = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+    return found + [q for p in found for q in descendants(p)]
+
+
+def apart() -> list[int]:
+    """The process in which files are written, and those that it has forked."""
+    names = {p: Path(f"/proc/{p}/cmdline") for p in descendants(os.getpid())}
+    return [p for p, name in names.items() if name.exists() and b"writer._apart" in name.read_bytes()]
+
+
+def kill_one_of_two(which: int) -> None:
+    while len(apart()) < 2:
+        time.sleep(0.5)
+    time.sleep(0.5)
+    os.kill(apart()[which], signal.SIGKILL)
+
+
+class Waiting(list):
+    """Samples the third of which never comes."""
+
+    def __getitem__(self, i):
+        time.sleep(1000 if i == 2 else 0)
+        return super().__getitem__(i)
+
+
+@pytest.mark.parametrize("who", ["the writer", "its worker"])
+def test_a_killed_process_is_an_error_in_seconds(tmp_path, who):
+    """And nothing is left, of files, processes or shared memory."""
     from ffcv.fields import IntField, NDArrayField
 
-    def samples():
-        yield np.zeros(4, np.uint8), 0
-        raise ZeroDivisionError
+    shared, killed = set(os.listdir("/dev/shm")), []
 
+    def kill():
+        kill_one_of_two(who == "its worker")
+        killed.append(time.monotonic())
+
+    threading.Thread(target=kill, daemon=True).start()
     fields = {"image": NDArrayField(np.dtype("u1"), (4,)), "label": IntField()}
-    with pytest.raises(ZeroDivisionError):
-        writer.write(tmp_path / "new" / "x.beton", samples(), 2, fields, {"source": ""})
-    assert not list(tmp_path.iterdir())
+    with pytest.raises(OSError, match=r"x\.beton could not be written, and no part of it is kept: a process .* was killed"):
+        writer.write(tmp_path / "x.beton", Waiting([(np.zeros(4, np.uint8), 0)] * 5), fields, {"source": ""})
+    assert time.monotonic() - killed[0] < 30 and os.listdir(tmp_path) == [] and apart() == []
+    wait_until_gone(shared)
 
 
 def test_what_a_killed_process_left_goes_with_the_next(small):
     path = cifar.stored(small)
     part = path.with_name(f"{path.name}.elsewhere-1-1.part")
     part.touch()
+    os.utime(part, (1, 1))
     os.unlink(path)
     cifar.stored(small)
     assert sorted(os.listdir(path.parent)) == [path.name, path.name + ".json"]
@@ -370,7 +429,7 @@ def test_reslib_works_without(tmp_path):
         import pathlib, numpy as np
         import reslib
         from reslib import data
-        from reslib.data import cifar, fast, writer
+        from reslib.data import cifar, fast
         print([name for name in ("ffcv", "numba", "cv2") if name in sys.modules])
         for absent in ("cv2", "numba", "ffcv"):
             sys.modules[absent] = None

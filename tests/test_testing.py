@@ -66,7 +66,7 @@ def independent(net, image, how):
 @pytest.mark.parametrize("how", ["centre", "ten", "scales"])
 @torch.inference_mode()
 def test_probabilities_are_those_of_an_independent_implementation(photographs, nets, how):  # noqa: F811
-    images = photos.tree(photographs, "val")
+    images = photos.source(photographs, "val")
     images = images._replace(names=images.names[:2], labels=images.labels[:2])
     tested = nets if how == "centre" else dict(list(nets.items())[:1])
     entries = [testing.entry(str(path), photographs) for path in tested]
@@ -87,7 +87,7 @@ def test_an_ensemble_averages_probabilities(photographs, nets):  # noqa: F811
     assert found.returncode == 0, found.stderr
     assert "| eighteen " in found.stdout and "| fifty " in found.stdout and "95 % intervals over images" in found.stdout
     assert "stride in the 3x3 convolution" in found.stderr and "--stride-on" in found.stderr
-    images = photos.tree(photographs, "val")
+    images = photos.source(photographs, "val")
     with torch.inference_mode():
         pictures = [Image.open(images.folder / name).convert("RGB") for name in images.names]
         chances = sum(torch.stack([independent(net, one, "centre") for one in pictures]) for net in nets.values()) / 2
@@ -109,7 +109,7 @@ def test_a_1000_class_net_on_a_part_of_imagenet(tmp_path):
         for i, name in enumerate(("n01440764", "n02102040", "n03888257")):
             (tmp_path / part / name).mkdir(parents=True)
             Image.new("RGB", (300, 260), (i * 80, 90, 20)).save(tmp_path / part / name / "one.png")
-    images = photos.tree(tmp_path, "val")
+    images = photos.source(tmp_path, "val")
     names = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
     assert [names[i] for i in testing.labels_for(images, 1000, "net")] == ["tench", "English springer", "parachute"]
     assert testing.labels_for(images, 3, "net").tolist() == [0, 1, 2]

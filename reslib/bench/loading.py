@@ -111,10 +111,10 @@ def first_batches(backend: str, data_dir) -> list[dict]:
     return rows
 
 
-def differences(photographs: Path, folder: Path, name: str) -> dict:
+def differences(folder: Path, name: str) -> dict:
     """Mean, median and 99th percentile of how far ffcv's crops, from the file `name`, are from torchvision's, in 255ths."""
-    loaders = (data.loader(replace(IMAGENET, batch=1, colour=0.0), "train", data_dir=place, backend=backend)
-               for place, backend in ((folder / name, "ffcv"), (photographs, "torch")))  # fmt: skip
+    loaders = (data.loader(replace(IMAGENET, batch=1, colour=0.0), "train", data_dir=folder / name, backend=backend)
+               for backend in ("ffcv", "torch"))  # fmt: skip
     gaps = np.stack([255 * (x - u)[0].abs().numpy() for (x, _), (u, _) in zip(*loaders, strict=True)])
     p99 = round(float(np.quantile(gaps, 0.99)), 1)
     return {"file": name, "mean": round(float(gaps.mean()), 2), "median": round(float(np.median(gaps)), 2), "p99": p99,
@@ -133,7 +133,7 @@ def run(data_dir=None, photographs: Path | None = None, rounds: int = 5, seconds
         for name in [name for _, files in SETS.values() for name in files] if images else ():
             mode, side = name.split()
             convert.convert(photographs, folder / name, "train", mode, int(side), jobs=min(2, os.cpu_count() or 1))
-            gaps += [differences(photographs, folder, name)] if side == "480" else []
+            gaps += [differences(folder, name)] if side == "480" else []
         for backend in ("array", "ffcv") if fast.available() else ("array",):
             fresh += first_batches(backend, data.data_folder(data_dir))
         made = contenders(data_dir, images, folder, list(workers), device)

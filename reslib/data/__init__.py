@@ -1,27 +1,29 @@
 """Batches: one door, three backends that yield the same samples with the same crops (of CIFAR-10 bit for bit).
 
-ffcv    a .beton file, decoded by FFCV (fast.py; writer.py makes it)
+ffcv    a .beton file through FFCV's loader (fast.py; writer.py makes it)
 array   the whole set in memory, on the CPU (the same kernel) or resident on the GPU (one indexed gather)
 torch   a Dataset and DataLoader, sample by sample: the readable reference
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..files import say
 from ..machine import device_of
 from ..recipes import Recipe, needed
-from . import cifar, draws, fast, photographs, tree
-from .cifar import BYTE, Images, Plan, centring, crop_flip_subtract, gather, images, mean_image, planned, resident, split_ids
+from . import cifar, draws, fast
+from .cifar import BYTE, Images, Plan, augmented, centring, crop_flip_subtract, gather, images, mean_image, resident, split_ids
 from .draws import epoch_draws
+from .identity import contents, same
 from .sources import data_folder
 
 __all__ = [
-    "BYTE", "Images", "Loader", "Plan", "centring", "contents", "crop_flip_subtract", "data_folder", "draws",
-    "epoch_draws", "gather", "images", "loader", "mean_image", "planned", "prepared", "resident", "split_ids", "stream",
+    "BYTE", "Images", "Loader", "Plan", "augmented", "centring", "choose_backend", "contents", "crop_flip_subtract",
+    "data_folder", "draws", "epoch_draws", "gather", "images", "loader", "mean_image", "prepared", "resident", "same",
+    "split_ids", "stream",
 ]  # fmt: skip
 BACKENDS = ("auto", "ffcv", "array", "torch")
 
@@ -46,10 +48,13 @@ class Loader:
         return self.batches
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        with closing(self.make()) as source:
+        source = self.make()
+        try:
             for x, labels in source:
                 x, labels = (t.to(self.device, non_blocking=True) for t in (x, labels))
                 yield (x if self.offset is None else x - self.offset), labels
+        finally:
+            source.close()
 
 
 def loader(recipe: Recipe, split: str, *, data_dir=None, epoch: int = 0, start_batch: int = 0, augment: bool | None = None,
@@ -58,9 +63,10 @@ def loader(recipe: Recipe, split: str, *, data_dir=None, epoch: int = 0, start_b
 
     An augmented training epoch is one permutation cut into full batches (390 of 128 for 50,000), the remainder left out;
     otherwise come all images in their order. augment=None: augmented if "train". start_batch: skip so many. shard:
-    rank and number of processes that share the images: the parts of a training batch make up the whole one. backend: see
-    `prepared`. Raises ValueError or OSError, in one sentence, where arguments or data do not serve; ImportError where ffcv is
-    asked for and not installed.
+    rank and number of processes that share the images: the parts of a training batch make up the whole one.
+    backend="auto": ffcv where it is installed and reads a file for the CPU, else array; of photographs, where there are .beton
+    files, else torch. Raises ValueError for an unknown split, backend or device, a batch that is more than the training set
+    holds, and as `images`; ImportError where ffcv is asked for and not installed.
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f"split {split!r} is unknown: use 'train', 'val' or 'test'.")
@@ -69,60 +75,70 @@ def loader(recipe: Recipe, split: str, *, data_dir=None, epoch: int = 0, start_b
     device, train = device_of(device), split == "train" if needed(recipe).data == "imagenet" else split != "test"
     backend = prepared(recipe, backend, device, data_dir, train=train)
     augment = split == "train" if augment is None else augment
-    where = dict(data_dir=data_dir, backend=backend, workers=workers)
     if recipe.data == "imagenet":
-        (plan, batches), offset = photographs.epoch_of(recipe, split, epoch, augment, **where), None
+        from . import photographs
+
+        return photographs.loader(recipe, split, data_dir=data_dir, epoch=epoch, start_batch=start_batch, augment=augment,
+                                  backend=backend, device=device, workers=workers, shard=shard)  # fmt: skip
+    part = images(recipe, train=split != "test", data_dir=data_dir)
+    mean, offset = centring(recipe, data_dir, device)
+    ids = split_ids(recipe, split, len(part.labels))
+    if augment:
+        plan = augmented(recipe, ids, epoch, len(part.labels), shuffled=split == "train")
+        if not len(plan.ids):
+            raise ValueError(f"a batch of {recipe.batch} is more than the training set holds.")
     else:
-        plan, batches, offset = cifar.epoch_of(recipe, split, epoch, augment, **where, device=device)
-    whole_batches = augment and split == "train"
-    if whole_batches and not len(plan.ids):
-        raise ValueError(f"a batch of {recipe.batch} is more than the training set holds.")
-    plan = type(plan)(*(column[start_batch * recipe.batch :] for column in plan))
-    plan, batch = draws.share(plan, recipe.batch, *shard, cut=whole_batches)
-    return Loader(-(-len(plan.ids) // batch), lambda: batches(plan, batch), device, offset)
+        centre = np.full(len(ids), recipe.pad, np.uint8)
+        plan = Plan(ids, centre, centre, np.zeros(len(ids), np.uint8))
+    plan = Plan(*(column[start_batch * recipe.batch :] for column in plan))
+    plan, batch = draws.share(plan, recipe.batch, *shard, cut=augment and split == "train")
+    make = {
+        "ffcv": lambda: cifar.ffcv_batches(part, plan, mean, recipe.pad, batch, workers),
+        "array": lambda: cifar.array_batches(part, plan, mean, recipe.pad, batch, device),
+        "torch": lambda: cifar.torch_batches(part, plan, mean, recipe.pad, batch, workers),
+    }[backend]
+    return Loader(-(-len(plan.ids) // batch), make, device, offset)
 
 
-def prepared(recipe: Recipe, backend: str, device, data_dir=None, *, train: bool | None = None) -> str:
-    """The backend that reads a recipe's data. "auto": ffcv, where it is installed, for data that lie in files and go to the
-    CPU, once its files are made; of photographs only where they are there already. Else array, of photographs torch.
+def choose_backend(recipe: Recipe, backend: str, device) -> str:
+    """What "auto" means: ffcv where it is installed, for data that lie in files and go to the CPU; else array.
 
-    train: the training or the test part alone; None: both. Raises ValueError for an unknown backend, and for array with
-    ImageNet; and as `images`.
+    ImageNet: ffcv, else torch. Raises ValueError for an unknown backend, and for array with ImageNet.
     """
-    imagenet = recipe.data == "imagenet"
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is unknown: use one of {', '.join(map(repr, BACKENDS))}.")
-    if imagenet and backend == "array":
+    if recipe.data == "imagenet" and backend == "array":
         raise ValueError("backend 'array' holds the whole set in memory, which ImageNet does not fit: use 'ffcv' or 'torch'.")
     if backend != "auto":
         return backend
-    files = imagenet or (recipe.data != "digits" and torch.device(device).type == "cpu")
-    if not files or not fast.available():
-        return "torch" if imagenet else "array"
-    parts = (True, False) if train is None else (train,)
-    if imagenet:
+    if recipe.data == "imagenet":
+        return "ffcv" if fast.available() else "torch"
+    on_cpu = torch.device(device).type == "cpu"
+    return "ffcv" if on_cpu and recipe.data != "digits" and fast.available() else "array"
+
+
+def prepared(recipe: Recipe, backend: str, device, data_dir=None, *, train: bool | None = None) -> str:
+    """`choose_backend`, once the files that "auto" would read through FFCV are there: array, and a word, if they cannot be.
+
+    Of photographs these are .beton files of the right size: torch, if there are none. train: the training or the test part
+    alone; None: both. Raises as `choose_backend` and `images`.
+    """
+    chosen = choose_backend(recipe, backend, device)
+    if (backend, chosen) == ("auto", "ffcv") and recipe.data == "imagenet":
+        from . import photographs
+
+        folder = photographs.folder_of(data_dir)
         try:
-            for part in parts:
-                tree.stored(tree.folder_of(data_dir), "train" if part else "val", photographs.scales_of(recipe, part)[1])
+            for part in (True, False) if train is None else (train,):
+                photographs.stored(folder, "train" if part else "val", photographs.scales_of(recipe, part)[1])
         except FileNotFoundError:
             return "torch"
-        return "ffcv"
-    found = [images(recipe, train=part, data_dir=data_dir) for part in parts]
-    try:
-        for part in found:
-            cifar.stored(part)
-    except OSError as error:
-        say(f"{error} Images are read from memory instead (backend 'array').")
-        return "array"
-    return "ffcv"
-
-
-def contents(recipe: Recipe, backend: str = "array", data_dir=None) -> dict:
-    """What a run's data hold: name, sha256, counts of train, val and test images; of photographs, the number of classes too.
-
-    sha256: of CIFAR-10's bytes; of the .beton files; or of an ImageFolder tree's classes and file names. Photographs of the
-    part "val" are the test images.
-    """
-    if recipe.data == "imagenet":
-        return photographs.contents(recipe, backend, data_dir)
-    return cifar.contents(recipe, data_dir)
+    elif (backend, chosen) == ("auto", "ffcv"):
+        parts = [images(recipe, train=part, data_dir=data_dir) for part in ((True, False) if train is None else (train,))]
+        try:
+            for part in parts:
+                cifar.stored(part)
+        except OSError as error:
+            say(f"{error} Images are read from memory instead (backend 'array').")
+            return "array"
+    return chosen

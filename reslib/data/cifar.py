@@ -5,7 +5,9 @@ zeros round the subtracted image (border "black": out of the image itself, the m
 """
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +17,12 @@ import torch
 from torch import Tensor
 
 from ..recipes import Recipe
-from . import fast, writer
-from .batches import ahead, batches_of, from_dataset
+from . import fast
 from .draws import epoch_draws
 from .sources import data_folder, pool, read_cifar10, read_digits
 
 BYTE = np.arange(256, dtype=np.float32) / np.float32(255)  # a pixel's value by its byte: the same bits everywhere
+AHEAD = 512  # images that a thread of the array backend makes at a time
 
 
 class Images(NamedTuple):
@@ -119,15 +121,23 @@ def crop_flip_subtract(pixels, ids, dy, dx, flip, mean, pad, out):
                         to[3 * x + c], to[3 * (width - 1 - x) + c] = to[3 * (width - 1 - x) + c], to[3 * x + c]
 
 
-@cache
-def kernel() -> Callable:
-    """`crop_flip_subtract`, compiled by numba, and cached on disk where there is a place for it."""
+def compiled(function: Callable) -> Callable:
+    """numba's compilation of a loop, cached on disk where there is a place for it."""
     from numba import njit
 
     try:
-        return njit(cache=True, nogil=True)(crop_flip_subtract)
+        return njit(cache=True, nogil=True)(function)
     except RuntimeError:  # neither the code's folder nor the user's can be written to
-        return njit(nogil=True)(crop_flip_subtract)
+        return njit(nogil=True)(function)
+
+
+@cache
+def kernel() -> Callable | None:
+    """`crop_flip_subtract`, compiled; None where numba is not installed."""
+    try:
+        return compiled(crop_flip_subtract)
+    except ImportError:
+        return None
 
 
 def gather(pixels: Tensor, ids: Tensor, dy: Tensor, dx: Tensor, flip: Tensor, mean: Tensor, pad: int, byte: Tensor) -> Tensor:
@@ -153,57 +163,87 @@ def resident(images: Images, device) -> tuple[Tensor, Tensor]:
     return _resident[key]
 
 
-def cropped(pixels: np.ndarray, plan: Plan, mean: np.ndarray, pad: int) -> Tensor:
-    """A batch by the kernel: the samples plan.ids of pixels, uint8 (N, H, W, 3) -> float32 (B, 3, H, W), channels_last."""
-    out = np.empty((len(plan.ids), *pixels.shape[1:]), np.float32)
-    kernel()(pixels, *plan, mean, pad, out)
-    return torch.from_numpy(out).permute(0, 3, 1, 2)
+def array_batches(images: Images, plan: Plan, mean: np.ndarray, pad: int, batch: int, device) -> Iterator:
+    """The whole set in memory: a batch is one gather on a GPU, one kernel call on the CPU, a few batches ahead in two threads.
+
+    The threads end with the iterator, when it is closed or dropped; what one of them raises reaches the caller.
+    """
+    crop = kernel() if torch.device(device).type == "cpu" else None
+    if crop is None:  # the plan too lies on the device: a step copies nothing and waits for nothing
+        pixels, labels = resident(images, device)
+        centre, byte, *whole = (torch.from_numpy(a).to(device) for a in (mean, BYTE, *plan))
+        for i in range(0, len(plan.ids), batch):
+            ids, dy, dx, flip = (a[i : i + batch] for a in whole)
+            yield gather(pixels, ids, dy, dx, flip, centre, pad, byte), labels[ids]
+        return
+
+    def some(first: int) -> list[tuple[Tensor, Tensor]]:
+        made = []
+        for i in range(first, min(first + group, len(plan.ids)), batch):
+            ids, dy, dx, flip = (a[i : i + batch] for a in plan)
+            out = np.empty((len(ids), *images.pixels.shape[1:]), np.float32)
+            crop(images.pixels, ids, dy, dx, flip, mean, pad, out)
+            made.append((torch.from_numpy(out).permute(0, 3, 1, 2), torch.from_numpy(images.labels[ids])))
+        return made
+
+    group = max(1, AHEAD // batch) * batch
+    threads, pending = ThreadPoolExecutor(2, "array"), deque()
+    try:
+        for first in range(0, len(plan.ids), group):
+            pending.append(threads.submit(some, first))
+            if len(pending) > 2:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
-def array_batches(images: Images, plan: Plan, mean: np.ndarray, pad: int, batch: int) -> Iterator:
-    """The whole set in memory: a batch is one kernel call, a few ahead in two threads."""
+class _Pairs(NamedTuple):
+    """What FFCV's writer asks for."""
 
-    def made(where: slice) -> tuple[Tensor, Tensor]:
-        part = Plan(*(column[where] for column in plan))
-        return cropped(images.pixels, part, mean, pad), torch.from_numpy(images.labels[part.ids])
+    pixels: np.ndarray
+    labels: np.ndarray
 
-    return ahead(made, batches_of(plan, batch), 2)
+    def __len__(self) -> int:
+        return len(self.labels)
 
-
-def resident_batches(images: Images, plan: Plan, mean: np.ndarray, pad: int, batch: int, device) -> Iterator:
-    """The whole set on a GPU, and the plan too: a batch is one gather, which copies nothing and waits for nothing."""
-    pixels, labels = resident(images, device)
-    centre, byte, *whole = (torch.from_numpy(a).to(device) for a in (mean, BYTE, *plan))
-    for where in batches_of(plan, batch):
-        ids, dy, dx, flip = (column[where] for column in whole)
-        yield gather(pixels, ids, dy, dx, flip, centre, pad, byte), labels[ids]
+    def __getitem__(self, i: int) -> tuple:
+        return self.pixels[i], self.labels[i]
 
 
 def stored(images: Images) -> Path:
-    """The .beton file of `images`: folder/beton/<name>.beton, written where it is missing or of other images."""
+    """The .beton file of `images`: folder/beton/<name>.beton, written where it is missing or of other images.
+
+    Raises ImportError without FFCV, ValueError for an unreadable sidecar, OSError as `writer.write`.
+    """
     path = Path(images.folder) / "beton" / f"{images.name}.beton"
     fast.needed(path, "array")
     if not fast.is_of(path, {"source": images.sha256}):
         from ffcv.fields import IntField, NDArrayField
 
+        from . import writer
+
         fields = {"image": NDArrayField(images.pixels.dtype, images.pixels.shape[1:]), "label": IntField()}
-        samples = zip(images.pixels, images.labels, strict=True)
-        writer.write(path, samples, len(images.labels), fields, {"source": images.sha256})
+        writer.write(path, _Pairs(images.pixels, images.labels), fields, {"source": images.sha256})
     return path
 
 
 def ffcv_batches(images: Images, plan: Plan, mean: np.ndarray, pad: int, batch: int, workers: int) -> Iterator:
-    """Out of the .beton file, decoded by FFCV, and the kernel."""
-    file = fast.opened(stored(images), fast.image_decoder, whole=True)
+    """Out of the .beton file, decoded by FFCV, and the kernel. Raises as `stored`, ValueError for a bad plan or file."""
+    if len(plan.ids) and not 0 <= plan.ids.min() <= plan.ids.max() < len(images.labels):
+        raise ValueError(f"a plan's ids have to be from 0 to {len(images.labels) - 1}.")
+    loader = fast.opened(stored(images), fast.image_decoder, whole=True)
+    labels = loader.reader.metadata["f1"]
 
-    def made(where: slice) -> tuple[Tensor, Tensor]:
+    def finish(decode: Callable, where: np.ndarray) -> tuple[Tensor, Tensor]:
         ids, *draws = (column[where] for column in plan)
-        labels = torch.from_numpy(file.samples["f1"][ids])
-        pixels = np.empty((len(ids), *images.pixels.shape[1:]), np.uint8)
-        file.decode(ids, pixels, file.samples["f0"], file.storage)
-        return cropped(pixels, Plan(np.arange(len(ids)), *draws), mean, pad), labels
+        pixels = decode(ids)
+        out = np.empty(pixels.shape, np.float32)
+        kernel()(pixels, np.arange(len(ids)), *draws, mean, pad, out)
+        return torch.from_numpy(out).permute(0, 3, 1, 2), torch.from_numpy(labels[ids])
 
-    return ahead(made, batches_of(plan, batch), max(1, workers))
+    return fast.batches(loader, len(plan.ids), batch, workers, finish)
 
 
 class _Samples(torch.utils.data.Dataset):
@@ -224,45 +264,17 @@ class _Samples(torch.utils.data.Dataset):
         return image.flip(2) if flip else image, int(self.images.labels[sample])
 
 
-def planned(recipe: Recipe, split: str, n: int, epoch: int, augment: bool = True) -> Plan:
-    """One epoch over a split, of n samples with what is held out: as they are, or cropped and mirrored as drawn.
+def torch_batches(images: Images, plan: Plan, mean: np.ndarray, pad: int, batch: int, workers: int) -> Iterator:
+    """The readable reference: a torch Dataset behind a DataLoader."""
+    batches = torch.utils.data.DataLoader(_Samples(images, plan, mean, pad), batch, num_workers=workers)
+    for x, labels in batches:
+        yield x.contiguous(memory_format=torch.channels_last), labels
 
-    Drawn for training, it is permuted, and has only whole batches.
-    """
-    ids = split_ids(recipe, split, n)
-    if not augment:
-        centre = np.full(len(ids), recipe.pad, np.uint8)
-        return Plan(ids, centre, centre, np.zeros(len(ids), np.uint8))
+
+def augmented(recipe: Recipe, ids: np.ndarray, epoch: int, n: int, shuffled: bool) -> Plan:
+    """One epoch over the samples `ids` of n, cropped and mirrored as drawn; shuffled: permuted, and only whole batches."""
     draws = epoch_draws(recipe.seed, epoch, n, recipe.pad)
-    if split == "train":
+    if shuffled:
         ids = draws.order[draws.order <= ids[-1]]
         ids = ids[: len(ids) // recipe.batch * recipe.batch]
     return Plan(ids, draws.dy[ids], draws.dx[ids], draws.flip[ids] * np.uint8(recipe.flip))
-
-
-def epoch_of(recipe: Recipe, split: str, epoch: int, augment: bool, *, data_dir, backend: str, workers: int, device):
-    """An epoch's plan; what makes batches of it, or of a part of it; and what is still to be subtracted from them, or None."""
-    part = images(recipe, train=split != "test", data_dir=data_dir)
-    mean, offset = centring(recipe, data_dir, device)
-
-    def batches(plan: Plan, batch: int) -> Iterator:
-        if backend == "torch":
-            return from_dataset(_Samples(part, plan, mean, recipe.pad), batch, workers)
-        if backend == "ffcv":
-            return ffcv_batches(part, plan, mean, recipe.pad, batch, workers)
-        if torch.device(device).type == "cpu":
-            return array_batches(part, plan, mean, recipe.pad, batch)
-        return resident_batches(part, plan, mean, recipe.pad, batch, device)
-
-    return planned(recipe, split, len(part.labels), epoch, augment), batches, offset
-
-
-def contents(recipe: Recipe, data_dir=None) -> dict:
-    """As `data.contents`."""
-    train, test = (images(recipe, train=part, data_dir=data_dir) for part in (True, False))
-    n = len(split_ids(recipe, "train", len(train.labels)))
-    if n < recipe.batch:
-        raise ValueError(f"a batch of {recipe.batch} is more than the training set holds.")
-    sha256 = hashlib.sha256((train.sha256 + test.sha256).encode()).hexdigest()
-    name = train.name.removesuffix("-train")
-    return {"name": name, "sha256": sha256, "train": n, "val": len(train.labels) - n, "test": len(test.labels)}

@@ -1,30 +1,31 @@
-"""An ImageFolder tree of photographs into .beton files, FFCV's format; every photograph is checked.
+"""An ImageFolder tree of photographs into .beton files that FFCV's own writer makes; every photograph is decoded before.
 
-    OUT/beton/imagenet-train.beton         images, labels, and each source's height and width
-    OUT/beton/imagenet-train.beton.json    its sidecar: size, sha256, classes, what it was made of
-    OUT/beton/imagenet-train.npz           the mean image and the covariance of colours
+    OUT/beton/imagenet-train-raw-480.beton         images, labels, and each source's height and width
+    OUT/beton/imagenet-train-raw-480.beton.json    its sidecar: size, sha256, classes, source, what was left out
+    OUT/beton/imagenet-train.npz                   the mean image and the covariance of colours
 
 The shorter side of an image is reduced to at most 480 pixels (INTER_AREA), never enlarged, so that a scale drawn from
 [256, 480] means what section 3.4 means. mode "jpg" keeps a JPEG's own bytes wherever nothing has to be changed.
 """
 
 import os
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from . import fast, writer
-from .batches import ahead
-from .photographs import statistics_of
+from .photographs import CENTRE, keep_statistics
 from .sources import data_folder
-from .tree import Tree, beton, read, tree
+from .tree import read, tree
 
-PAGE = 1 << 25  # bytes: FFCV's unit of allocation, and so the most that an image may take
+MODES = ("jpg", "raw")
+PAGE = 1 << 24  # bytes: FFCV's unit of allocation, larger where an image is
+CHUNK = 100  # photographs that a worker looks at at a time
 
 
 def reduced(height: int, width: int, side: int) -> tuple[int, int]:
@@ -33,82 +34,124 @@ def reduced(height: int, width: int, side: int) -> tuple[int, int]:
     return max(1, round(height * side / short)), max(1, round(width * side / short))
 
 
-def stored_form(path: Path, mode: str, side: int) -> tuple | ValueError:
-    """(pixels, or a JPEG's own bytes with height and width; the source's height; its width), or what is wrong with it.
+def centre(pixels: np.ndarray) -> np.ndarray:
+    """The 224x224 centre of an image whose shorter side is resized to 256: (h, w, 3) -> (224, 224, 3), bytes."""
+    import cv2
+
+    (side, crop), (height, width) = CENTRE, pixels.shape[:2]
+    short = min(height, width)
+    size = width * side // short, height * side // short
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    top, left = (size[1] - crop) // 2, (size[0] - crop) // 2
+    return small[top : top + crop, left : left + crop]
+
+
+def look(folder: Path, names: list[str]) -> tuple[list[tuple[str, str, int]], np.ndarray, np.ndarray]:
+    """Each photograph's format and mode, what is wrong with it ("": nothing), bytes; sums over centre crops of those in order.
 
     A JPEG is damaged if its decoder complains, though it makes an image of it.
     """
-    import cv2
     from ffcv.libffcv import imdecode
 
-    try:
-        pixels, kind, data = read(path)
-    except ValueError as error:
-        return error
-    (height, width), raw = pixels.shape[:2], np.frombuffer(data, np.uint8)
-    jpeg, small = kind in ("JPEG RGB", "JPEG L"), reduced(height, width, side)
-    if jpeg and imdecode(raw, np.empty_like(pixels), height, width, height, width, 0, 0, 1, 1, False, False):
-        return ValueError(f"{path} cannot be decoded (its JPEG data are damaged): mend or remove it.")
-    if max(small) >= 1 << 16 or max(3 * small[0] * small[1], len(raw)) > PAGE:
-        return ValueError(f"{path} cannot be stored ({width}x{height} pixels are more than the format holds): remove it.")
-    if small != (height, width):
-        pixels = cv2.resize(pixels, small[::-1], interpolation=cv2.INTER_AREA)
-    elif mode == "jpg" and jpeg:
-        pixels = raw, height, width
-    return pixels, height, width
+    found, total, moments = [], np.zeros((CENTRE[1], CENTRE[1], 3)), np.zeros((3, 3))
+    for name in names:
+        kind, wrong, size = "", "", 0
+        try:
+            pixels, kind, data = read(folder / name)
+            height, width = pixels.shape[:2]
+            size = max(3 * int(np.prod(reduced(height, width, 480))), len(data))
+            if max(reduced(height, width, 480)) >= 1 << 16:
+                wrong = f"{width}x{height} pixels are more than the format holds"
+            elif kind in ("JPEG RGB", "JPEG L"):
+                raw = np.frombuffer(data, np.uint8)
+                if imdecode(raw, np.empty_like(pixels), height, width, height, width, 0, 0, 1, 1, False, False):
+                    wrong = "its JPEG data are damaged"
+        except ValueError as error:
+            wrong = f"{error}".removeprefix(f"{folder / name} ").removesuffix(": mend or remove it.")
+        found.append((kind, wrong, size))
+        if not wrong:
+            crop = centre(pixels) / np.float32(255)
+            total += crop
+            moments += crop.reshape(-1, 3).T @ crop.reshape(-1, 3)
+    return found, total, moments
 
 
-def samples_of(images: Tree, mode: str, side: int, jobs: int, skip_unreadable: bool, bad: list[int]) -> Iterator[tuple]:
-    """What FFCV's writer asks for: (pixels or a JPEG's own bytes, label, the source's height and width), of all that is sound.
-
-    The others are listed on stdout, and added to `bad`. Raises ValueError at the end if they are not to be skipped.
-    """
-    paths = [images.folder / name for name in images.names]
-    found = ahead(partial(stored_form, mode=mode, side=side), paths, jobs)
-    for i, one in enumerate(tqdm(found, total=len(paths), desc=f"{images.folder.name} photographs", unit="image")):
-        if isinstance(one, ValueError):
-            bad.append(i)
-            print(f"unreadable: {one}".encode(errors="backslashreplace").decode())
-        else:
-            pixels, height, width = one
-            yield pixels, images.labels[i], height, width
-    if len(bad) == len(paths) or (bad and not skip_unreadable):
-        raise ValueError(f"{len(bad)} of {len(paths):,} files cannot be read, {paths[bad[0]]} first: mend or remove them, or "
-                         "leave them out with --skip-unreadable.")  # fmt: skip
+def survey(folder: Path, names: list[str], jobs: int, tell: Callable) -> tuple:
+    """`look` at all photographs, in `jobs` processes of a process of its own."""
+    found, total, moments = [], 0, 0
+    with ProcessPoolExecutor(jobs) as pool:
+        try:
+            for rows, *sums in pool.map(partial(look, folder), [names[i : i + CHUNK] for i in range(0, len(names), CHUNK)]):
+                found, total, moments = found + rows, total + sums[0], moments + sums[1]
+                tell(len(rows))
+        except BrokenProcessPool:
+            near = folder / names[len(found)]
+            raise OSError(f"a process that read photographs was killed, or out of memory, near {near}") from None
+    return found, total, moments
 
 
-def encode(usual: Callable, destination, image, malloc) -> None:
-    """FFCV's encode of an image, which keeps a JPEG's own (bytes, height, width)."""
-    if not isinstance(image, tuple):
-        return usual(destination, image, malloc)
-    data, destination["height"], destination["width"] = image
-    destination["mode"], (destination["data_ptr"], room) = 0, malloc(len(data))
-    room[:] = data
+class Samples(NamedTuple):
+    """What FFCV's writer asks for: (pixels or a JPEG's own bytes, label, the source's height and width)."""
+
+    folder: Path
+    names: list[str]
+    labels: np.ndarray
+    mode: str
+    side: int
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> tuple:
+        import cv2
+
+        pixels, kind, data = read(self.folder / self.names[i])
+        height, width = pixels.shape[:2]
+        small = reduced(height, width, self.side)
+        if small != (height, width):
+            pixels = cv2.resize(pixels, small[::-1], interpolation=cv2.INTER_AREA)
+        elif self.mode == "jpg" and kind in ("JPEG RGB", "JPEG L"):
+            pixels = np.frombuffer(data, np.uint8), height, width
+        return pixels, self.labels[i], height, width
 
 
 def convert(source: str | Path, out: str | Path, part: str, mode: str = "jpg", side: int = 480, jobs: int | None = None,
             skip_unreadable: bool = False) -> Path:  # fmt: skip
-    """The .beton file of a part, "train" or "val", of an ImageFolder tree: out/beton/imagenet-<part>.beton.
+    """The .beton file of a part, "train" or "val", of an ImageFolder tree: out/beton/imagenet-<part>-<mode>-<side>.beton.
 
-    Written unless it is there, in place of one of another mode or side. jobs: threads. Raises ValueError for unreadable or
-    damaged photographs, all of them listed on stdout. Whatever is raised names the file, and nothing is kept.
+    Written unless it is there. Raises ImportError without FFCV; FileNotFoundError for no tree; ValueError for unreadable or
+    damaged photographs (all listed on stdout), classes other than another file's, and bad arguments; OSError if a process is
+    killed or the disk is full: nothing is kept. Each names the file.
     """
-    if mode not in ("jpg", "raw") or not 224 <= side <= 480 or (jobs or 1) < 1:
-        raise ValueError(f"mode {mode!r} is not raw or jpg, or short side {side} not between 224 and 480, or jobs {jobs} < 1.")
-    folder, images, bad = data_folder(out), tree(source, part), []
-    path = beton(folder, part)
+    if mode not in MODES or not CENTRE[1] <= side <= 480 or (jobs or 1) < 1:
+        raise ValueError(
+            f"mode {mode!r} is not raw or jpg, or short side {side} not between {CENTRE[1]} and 480, or jobs {jobs} < 1."
+        )
+    path = data_folder(out) / "beton" / f"imagenet-{part}-{mode}-{side}.beton"
     fast.needed(path, "torch")
-    about = {"source": images.state, "mode": mode, "side": side, "classes": images.classes}
+    images, jobs = tree(source, part), jobs or os.cpu_count() or 1
+    about = {"source": images.sha256, "part": part, "mode": mode, "side": side, "classes": images.classes}
     if fast.is_of(path, about):
         return path
+    found, total, moments = writer.apart(
+        survey, images.folder, images.names, jobs, total=len(images.names), desc=f"checking {part}"
+    )
+    bad = [i for i, (_, wrong, _) in enumerate(found) if wrong]
+    for i in bad:
+        print(f"unreadable: {images.folder / images.names[i]} ({found[i][1]})".encode(errors="backslashreplace").decode())
+    if len(bad) == len(found) or (bad and not skip_unreadable):
+        raise ValueError(f"{len(bad)} of {len(found):,} files cannot be read, {images.folder / images.names[bad[0]]} "
+                         "first: mend or remove them, or leave them out with --skip-unreadable.")  # fmt: skip
+    keep = [i for i, (_, wrong, _) in enumerate(found) if not wrong]
+    modes = [found[i][0].split()[1] for i in keep]
+    about |= {"from": os.path.abspath(data_folder(source)), "unreadable": [images.names[i] for i in bad],
+              "cmyk": modes.count("CMYK"), "greyscale": sum(mode[0] in "1LI" for mode in modes)}  # fmt: skip
+    samples = Samples(images.folder, [images.names[i] for i in keep], images.labels[keep], mode, side)
     from ffcv.fields import IntField, RGBImageField
 
     fields = {"image": RGBImageField(mode), "label": IntField(), "height": IntField(), "width": IntField()}
-    fields["image"].encode = partial(encode, fields["image"].encode)
-    samples = samples_of(images, mode, side, jobs or os.cpu_count() or 1, skip_unreadable, bad)
-    with closing(samples), warnings.catch_warnings(action="ignore"):  # PIL warns of odd EXIF data
-        writer.write(path, samples, len(images.names), fields, about, PAGE)
+    page = max(PAGE, 1 << (max(found[i][2] for i in keep) - 1).bit_length())
+    writer.write(path, samples, fields, about, page=page, workers=jobs, desc=path.name)
     if part == "train":
-        sound = [images.names[i] for i in sorted({*range(len(images.names))} - {*bad})]
-        statistics_of(images._replace(names=sound), folder)
+        keep_statistics(path.parents[1], total, moments, len(keep), images.sha256)
     return path

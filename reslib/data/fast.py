@@ -1,18 +1,23 @@
-"""FFCV's files and decoders (1.0.2) in threads of our own, so that nothing hangs, leaks, crashes or lies.
+"""FFCV's own loader (1.0.2), mended so that nothing hangs, leaks, crashes or lies; writer.py makes the files.
 
-FFCV's loader never ends a thread that is left early, and waits for ever for one that has failed. So of FFCV we take the
-file, its reader, and its decoders, compiled as it compiles them; a file is verified before FFCV sees it. Orders, crops and
-colours are decided elsewhere (draws.py); writer.py makes the files.
+A file is verified before FFCV sees it. A Loader is compiled once a file, and decodes; each worker is one of FFCV's
+EpochIterators, a thread that makes every k-th batch, passes on what it raises, and ends when it is told to. Orders, crops and
+colours are decided elsewhere (draws.py). numba's own threads are not used, so that their layer does not matter.
 """
 
+import atexit
+import contextlib
 import hashlib
 import json
+import queue
+import threading
 import time
 import warnings
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 from unittest.mock import patch
 
 import numpy as np
@@ -21,24 +26,35 @@ import torch
 from ..files import words
 
 SCHEMA = 2  # of the sidecar; a file with another is written anew
-CONVERT = ("python", "-m", "reslib", "data", "imagenet", "--from")
 CROP = [("mode", "u1"), ("height", "<u2"), ("width", "<u2"), ("data_ptr", "<u8"),
         ("top", "<i8"), ("bottom", "<i8"), ("left", "<i8"), ("right", "<i8")]  # fmt: skip
 """What `photograph_decoder` reads of a sample: how it is stored, and the rectangle to cut out of it, in stored pixels."""
+
+_one = threading.RLock()  # FFCV numbers the parts of its pipelines in a global
+
+
+@contextlib.contextmanager
+def _as_before() -> Iterator[None]:
+    """FFCV sets torch's and numba's threads, on import too, and warns of its old age: none of it gets out."""
+    import numba
+
+    with _one, warnings.catch_warnings(action="ignore"):
+        threads = torch.get_num_threads(), numba.get_num_threads()
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads[0])
+            numba.set_num_threads(threads[1])
 
 
 @cache
 def available() -> bool:
     """Whether FFCV can be imported, its extension and the libraries under it too."""
-    threads = torch.get_num_threads()
     try:
-        # FFCV warns of its old age, and makes a numba dictionary with two entries: 3 s of compiling
-        with warnings.catch_warnings(action="ignore"), patch("numba.typed.Dict", dict):
+        with _as_before(), patch("numba.typed.Dict", dict):  # FFCV makes one with two entries: 3 s of compiling
             import ffcv.loader  # noqa: F401
     except (ImportError, OSError):
         return False
-    finally:
-        torch.set_num_threads(threads)  # which FFCV sets on import
     return True
 
 
@@ -52,25 +68,27 @@ def needed(path: Path, instead: str) -> None:
 
 
 def damaged(path: Path, what: str) -> ValueError:
-    imagenet = path.name.startswith("imagenet")
-    again = f"run `{words(*CONVERT, 'DIR', '--dir', path.parents[1])}`" if imagenet else "they are made again"
+    again = words("python", "-m", "reslib", "data", "imagenet", "--from", "DIR", "--dir", path.parents[1])
+    again = f"run `{again}`" if path.name.startswith("imagenet") else "they are made again"
     return ValueError(f"{path} is damaged ({what}): delete it and {path.name}.json, and {again}.")
 
 
-def tables_sha256(raw: np.ndarray, head: int, table: int) -> str:
-    """Of all that is no image in a file's bytes: header, fields and samples lie before `head`, allocations from `table` on."""
-    digest = hashlib.sha256(raw[:head])
-    digest.update(raw[table:])
-    return digest.hexdigest()
+def tables(reader) -> bytes:
+    """Header, fields, samples and allocations, as FFCV's Reader has them."""
+    parts = reader.header, reader.field_descriptors, reader.metadata, reader.alloc_table
+    return b"".join(part.tobytes() for part in parts)
 
 
 def sidecar(path: Path) -> dict | None:
     """A .beton's sidecar; None where there is none of this version. ValueError if it cannot be read."""
+    kinds = dict(schema=int, size=int, head=int, table=int, sha256=str, tables=str, source=str, fields=list)
     try:
         note = json.loads(Path(f"{path}.json").read_bytes())
-        if note["schema"] == SCHEMA and not {"size", "head", "table", "sha256", "tables", "source"} <= note.keys():
-            raise KeyError
-        return note if note["schema"] == SCHEMA else None
+        if note["schema"] != SCHEMA:
+            return None
+        if not all(isinstance(note[name], kind) for name, kind in kinds.items()):
+            raise TypeError
+        return note
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError):
@@ -83,93 +101,179 @@ def is_of(path: Path, about: dict) -> bool:
     return note is not None and path.exists() and about.items() <= note.items()
 
 
+def check(path: Path) -> dict:
+    """The sidecar of a file every byte of which is as it was written; ValueError if not. Reads it all."""
+    note = sidecar(path)
+    try:
+        with open(path, "rb") as file:
+            if note and hashlib.file_digest(file, "sha256").hexdigest() == note["sha256"]:
+                return note
+    except OSError as error:
+        raise damaged(path, error.strerror) from None
+    raise damaged(path, "its sha256 is not what its sidecar says")
+
+
 # --- reading ---------------------------------------------------------------------------------------------------------
 
-
-class File(NamedTuple):
-    """A verified .beton file, and what decodes its images."""
-
-    samples: np.ndarray  # FFCV's table: f0, of the image; f1, its label; of photographs f2, f3: the source's height and width
-    decode: Callable  # (ids, out, rows, storage): the images `ids` of `rows`, a column of samples, into uint8 (B, H, W, 3)
-    storage: tuple  # the file's bytes, and where in them images begin and how long they are
+_seen: dict[Path, tuple] = {}  # path -> (time, size, inode) of a verified file, and the key of its Loader
+_loaders: dict[tuple, object] = {}  # FFCV's Loaders, compiled
 
 
-_opened: dict[tuple, tuple] = {}  # (path, decoder) -> time, size and inode of a file, and the File
+def opened(path: Path, decoder: Callable, whole: bool, size: int | None = None):
+    """An FFCV Loader of a verified file, compiled once in a process; its images are decoded by `decoder()`.
 
-
-def opened(path: Path, decoder: Callable, whole: bool) -> File:
-    """A .beton file, verified and compiled once in a process; its images are decoded by what `decoder(reader, read)` makes.
-
-    whole: every byte is verified, and kept in memory, so that nothing that happens to the file afterwards reaches a batch.
-    Else header and tables are, and the file is mapped. Raises ValueError if it is damaged.
+    whole: every byte is verified, and FFCV is given them from memory, so that nothing that happens to the file afterwards
+    reaches a batch. Else header and tables are, and FFCV maps the file. size: of the crops that `decoder` makes. Raises
+    ValueError if it is damaged.
     """
     note = sidecar(path)
     if note is None:
         raise damaged(path, "it has no sidecar of this version: its writing was never finished")
     try:
         stat = path.stat()
-        state = stat.st_mtime_ns, stat.st_size, stat.st_ino
         if stat.st_size != note["size"]:
             raise damaged(path, f"its {stat.st_size} bytes are not as many as its sidecar says")
-        known = _opened.get((path, decoder))
-        if known and known[0] == state:
-            return known[1]
+        state = stat.st_mtime_ns, stat.st_size, stat.st_ino
+        key = note["sha256"], None if whole else (path, state), size
+        if _seen.get(path) == (state, key):
+            return _loaders[key]
         raw = np.fromfile(path, np.uint8) if whole else np.memmap(path, np.uint8, "r")
     except OSError as error:
         raise damaged(path, error.strerror) from None
-    found = hashlib.sha256(raw).hexdigest() if whole else tables_sha256(raw, note["head"], note["table"])
-    if found != note["sha256" if whole else "tables"]:
-        raise damaged(path, "its sha256 is not what its sidecar says")
-    raw.flags.writeable = False
-    file = _file(path, decoder, raw)
+    digest = hashlib.sha256(raw if whole else raw[: note["head"]])
+    digest.update(b"" if whole else raw[note["table"] :])
+    if digest.hexdigest() != note["sha256" if whole else "tables"]:
+        raise damaged(path, f"its {'' if whole else 'header and tables: their '}sha256 is not what its sidecar says")
+    with _as_before():
+        if key not in _loaders:
+            _loaders[key] = _loader(path, note, decoder, raw)
     if time.time() - stat.st_mtime > 1:  # a younger file could change within the same tick of the clock
-        _opened[path, decoder] = state, file
-    return file
+        _seen[path] = state, key
+    return _loaders[key]
 
 
-def _file(path: Path, decoder: Callable, raw: np.ndarray) -> File:
-    from ffcv.pipeline.compiler import Compiler
-    from ffcv.reader import Reader
+def _loader(path: Path, note: dict, decoder: Callable, raw: np.ndarray):
+    from ffcv.loader import Loader
 
-    def read(address, storage):  # as FFCV's OSCacheManager, which makes a dictionary of all images: 14 s for ImageNet
-        return storage[0][address : address + storage[2][np.searchsorted(storage[1], address)]]
+    pipelines = {name: [decoder()] if name == "image" else None for name in note["fields"]}
+    loader = Loader(str(path), 1, num_workers=1, os_cache=True, seed=0, pipelines=pipelines, batches_ahead=2)
+    if hashlib.sha256(tables(loader.reader)).hexdigest() != note["tables"]:
+        raise damaged(path, "it changed while it was opened")
+    raw.flags.writeable = False
+    loader.memory_manager.context.mmap = raw
+    return loader
 
-    reader = Reader(str(path))
-    table = np.sort(reader.alloc_table, order="ptr")
-    storage = raw, np.ascontiguousarray(table["ptr"]), np.ascontiguousarray(table["size"])
-    return File(reader.metadata, Compiler.compile(decoder(reader, Compiler.compile(read))), storage)
 
-
-def image_decoder(reader, read: Callable) -> Callable:
+def image_decoder():
     """FFCV's decoder of images of one size."""
     from ffcv.fields.decoders import NDArrayDecoder
 
-    decoder = NDArrayDecoder()
-    decoder.accept_field(reader.handlers["image"])
-    decoder.accept_globals(reader.metadata["f0"], read)
-    return decoder.generate_code()
+    return NDArrayDecoder()
 
 
-def photograph_decoder(reader, read: Callable) -> Callable:
-    """FFCV's decoder of resized crops, told the rectangle with each sample (CROP), which draws.py decides.
+def photograph_decoder(size: int):
+    """FFCV's decoder of crops resized to (size, size), told the rectangle with each sample (CROP): an epoch compiles nothing.
 
     A rectangle that is not within the stored photograph would abort the process.
     """
+    from ffcv.fields.rgb_image import ResizedCropRGBImageDecoder
     from ffcv.libffcv import imdecode, resize_crop
+    from ffcv.pipeline.allocation_query import AllocationQuery
     from ffcv.pipeline.compiler import Compiler
 
-    decode_jpeg, resize = Compiler.compile(imdecode), Compiler.compile(resize_crop)
+    class Crop(ResizedCropRGBImageDecoder):
+        get_crop_generator = None
 
-    def decode(ids, out, rows, storage):
-        for b in range(len(ids)):
-            row = rows[ids[b]]
-            data, height, width = read(row["data_ptr"], storage), np.uint32(row["height"]), np.uint32(row["width"])
-            if row["mode"] == 0:
-                image = np.empty((height, width, 3), np.uint8)
-                if decode_jpeg(data, image, height, width, height, width, 0, 0, 1, 1, False, False):
-                    raise ValueError("a JPEG in the file cannot be decoded")
-            else:
-                image = data.reshape(height, width, 3)
-            resize(image, row["top"], row["bottom"], row["left"], row["right"], out[b])
+        def declare_state_and_memory(self, previous_state):
+            shape, kind = (size, size, 3), np.dtype("u1")
+            return replace(previous_state, jit_mode=True, shape=shape, dtype=kind), AllocationQuery(shape, kind)
 
-    return decode
+        def generate_code(self) -> Callable:
+            read, decode_jpeg, resize = self.memory_read, Compiler.compile(imdecode), Compiler.compile(resize_crop)
+
+            def decode(ids, out, rows, storage):
+                for b in range(len(ids)):
+                    row = rows[ids[b]]
+                    data, height, width = read(row["data_ptr"], storage), np.uint32(row["height"]), np.uint32(row["width"])
+                    if row["mode"] == 0:
+                        image = np.empty((height, width, 3), np.uint8)
+                        if decode_jpeg(data, image, height, width, height, width, 0, 0, 1, 1, False, False):
+                            raise ValueError("a JPEG in the file cannot be decoded")
+                    else:
+                        image = data.reshape(height, width, 3)
+                    resize(image, row["top"], row["bottom"], row["left"], row["right"], out[b])
+                return out[: len(ids)]
+
+            return decode
+
+    return Crop((size, size))
+
+
+_alive: weakref.WeakSet = weakref.WeakSet()
+atexit.register(lambda: [epoch.close() for epoch in list(_alive)])  # before the interpreter takes their memory away
+
+
+@cache
+def _epoch() -> type:
+    from ffcv.loader.epoch_iterator import EpochIterator
+
+    class Epoch(EpochIterator):
+        """FFCV's epoch, whose thread raises in its caller, and ends."""
+
+        def __init__(self, loader, order: np.ndarray, finish: Callable):
+            self.finish = finish
+            super().__init__(loader, order)
+            _alive.add(self)
+
+        def run(self) -> None:
+            try:
+                for where in self.iter_ixes:
+                    if self.terminate_event.is_set():
+                        return
+                    self.output_queue.put(self.finish(self.decode, where))
+            except BaseException as error:
+                self.output_queue.put(error)
+
+        def decode(self, ids: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+            """Images (B, H, W, 3) by id, of the file's samples or of `rows` (CROP), in memory that the next call overwrites."""
+            if rows is not None:
+                self.metadata = {"f0": rows}
+            return self.run_pipeline(0, ids, 0, None)[0]
+
+        def __next__(self):
+            batch = self.output_queue.get()
+            if isinstance(batch, BaseException):
+                raise batch
+            return batch
+
+        def close(self) -> None:
+            self.terminate_event.set()
+            while self.is_alive():  # it may wait for room to put a batch
+                with contextlib.suppress(queue.Empty):
+                    self.output_queue.get(timeout=0.02)
+            super().close()
+
+    return Epoch
+
+
+def batches(loader, length: int, batch: int, workers: int, finish: Callable) -> Iterator:
+    """`finish(decode, where)` for every batch of positions `where` out of 0 .. length - 1, in order, each in fresh memory.
+
+    decode: see Epoch. workers: threads (0 counts as 1), which end with the iterator, when it is closed or dropped. What one
+    raises reaches the caller.
+    """
+    starts, epochs = range(0, length, batch), []
+    workers = min(max(1, workers), len(starts))
+    try:
+        with _one:
+            loader.batch_size = batch
+            for k in range(workers):
+                order = np.concatenate([np.arange(start, min(start + batch, length)) for start in starts[k::workers]])
+                epochs.append(_epoch()(loader, order, finish))
+        for number in range(len(starts)):
+            yield next(epochs[number % workers])
+    finally:
+        for epoch in epochs:
+            epoch.terminate_event.set()
+        for epoch in epochs:
+            epoch.close()

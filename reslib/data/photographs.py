@@ -6,10 +6,9 @@
 Both use the same rectangles and colour vectors; their pixels differ by how they resize, which `bench load` measures.
 """
 
-import contextlib
-import hashlib
+import signal
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,14 +19,20 @@ from tqdm.auto import tqdm
 
 from ..files import renamed
 from ..recipes import Recipe
-from . import cifar, fast
-from .batches import ahead, batches_of, from_dataset
-from .draws import photo_draws
-from .tree import Tree, beton, decoded, folder_of, stored, tree
+from . import fast
+from .cifar import compiled
+from .draws import photo_draws, share
+from .tree import Tree, decoded, folder_of, sidecars, source, stored, tree
 
 CENTRE = (256, 224)  # pixels: the shorter side and the centre crop of it that the mean image is of
 MIDDLE = 2**31 - 1  # in a Plan's fractions
-SAMPLE = 10_000  # photographs, evenly spread, that the mean image is of
+SAMPLE = 10_000  # photographs, evenly spread, that the mean image is of where none were converted
+
+PUBLISHED = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+"""Colour components of ImageNet as they are passed on (in columns): AlexNet's code, by way of facebook/fb.resnet.torch."""
+
+PUBLISHED_VALUES = np.array([0.2175, 0.0188, 0.0045])
+"""And their eigenvalues, for pixels in [0, 1]."""
 
 
 class Plan(NamedTuple):
@@ -41,16 +46,24 @@ class Plan(NamedTuple):
     shift: np.ndarray  # float32 (n, 3): added to each channel of a pixel in [0, 1]
 
 
-def rectangle(scale, top, left, height, width, size: int) -> tuple[np.ndarray, ...]:
+class Rectangle(NamedTuple):
+    """A crop, in the pixels of the resized image."""
+
+    top: np.ndarray
+    left: np.ndarray
+    height: np.ndarray  # of the resized image
+    width: np.ndarray
+
+
+def rectangle(scale, top, left, height, width, size: int) -> Rectangle:
     """The size x size crop of a height x width photograph whose shorter side is resized to `scale`; numbers or arrays.
 
-    top, left: fractions of 2**32, as in a Plan; 2**31 - 1 is the middle. Returns the crop's top and left, and the resized
-    photograph's height and width.
+    top, left: fractions of 2**32, as in a Plan; 2**31 - 1 is the middle.
     """
     scale, top, left, height, width = (np.asarray(a, np.int64) for a in (scale, top, left, height, width))
     short = np.minimum(height, width)
     tall, wide = height * scale // short, width * scale // short
-    return (top * (tall - size + 1)) >> 32, (left * (wide - size + 1)) >> 32, tall, wide
+    return Rectangle((top * (tall - size + 1)) >> 32, (left * (wide - size + 1)) >> 32, tall, wide)
 
 
 # --- what is subtracted and added ------------------------------------------------------------------------------------
@@ -59,10 +72,11 @@ def rectangle(scale, top, left, height, width, size: int) -> tuple[np.ndarray, .
 def statistics(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """The mean image, float32 (224, 224, 3) in [0, 1], and the covariance of colours (3, 3), of centre crops of `train`.
 
-    Of 10,000 photographs, or all if there are fewer; kept beside the .beton files, and made anew where the photographs change.
+    convert.py made them from all images; else, or if the photographs have changed, they are computed here from 10,000 and
+    kept beside. Raises ValueError if the file is damaged, and as `source`.
     """
-    note = fast.sidecar(beton(folder, "train"))
-    of, path = note["source"] if note else tree(folder, "train").state, beton(folder, "train").with_suffix(".npz")
+    path, notes = folder / "beton" / "imagenet-train.npz", sidecars(folder, "train")
+    of = next(iter(notes.values()))["source"] if notes else tree(folder, "train").sha256
     try:
         with open(path, "rb") as raw, np.load(raw) as file:
             if str(file["source"]) == of:
@@ -71,29 +85,33 @@ def statistics(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         pass
     except Exception as error:  # a broken zip file has many ways to fail
         raise ValueError(f"{path} is damaged ({error}): delete it, it is made again from the photographs.") from None
-    return kept_statistics(folder, of)
+    return sampled(folder, of)
 
 
 @lru_cache(maxsize=4)
-def kept_statistics(folder: Path, of: str) -> tuple[np.ndarray, np.ndarray]:
-    """Once in a process where they cannot be kept. of: the state of the tree that they are of."""
-    return statistics_of(tree(folder, "train"), folder)
-
-
-def statistics_of(images: Tree, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """`statistics` of a tree, made, and kept in `folder` where it can be written to."""
+def sampled(folder: Path, of: str) -> tuple[np.ndarray, np.ndarray]:
+    """`statistics` of 10,000 photographs of the tree whose sha256 is `of`, kept where the folder can be written to."""
+    images = source(folder, "train")
     ids = np.linspace(0, len(images.names) - 1, min(SAMPLE, len(images.names))).astype(np.int64)
     total, moments = np.zeros((CENTRE[1], CENTRE[1], 3)), np.zeros((3, 3))
     for i in tqdm(ids, desc="mean image", unit="image"):
         crop = view(images.folder / images.names[i], CENTRE[0], MIDDLE, MIDDLE, CENTRE[1]).permute(1, 2, 0).numpy() / 255
         total += crop
         moments += crop.reshape(-1, 3).T @ crop.reshape(-1, 3)
-    average = total.mean((0, 1)) / len(ids)
-    mean, covariance = (total / len(ids)).astype(np.float32), moments / (len(ids) * CENTRE[1] ** 2) - np.outer(average, average)
-    with contextlib.suppress(OSError):
-        (path := beton(folder, "train").with_suffix(".npz")).parent.mkdir(parents=True, exist_ok=True)
+    return keep_statistics(folder, total, moments, len(ids), of)
+
+
+def keep_statistics(folder: Path, total: np.ndarray, moments: np.ndarray, n: int, of: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean image and covariance out of sums over n crops with values in [0, 1], written beside the .beton files if possible."""
+    average = total.mean((0, 1)) / n
+    mean, covariance = (total / n).astype(np.float32), moments / (n * CENTRE[1] ** 2) - np.outer(average, average)
+    path = folder / "beton" / "imagenet-train.npz"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with renamed(path) as file:
-            np.savez(file, mean=mean, covariance=covariance, n=len(ids), source=images.state)
+            np.savez(file, mean=mean, covariance=covariance, n=n, source=of)
+    except OSError:  # they are made again next time
+        pass
     return mean, covariance
 
 
@@ -122,61 +140,42 @@ def scales_of(recipe: Recipe, augment: bool) -> tuple[int, int]:
     return round(low * recipe.size / CENTRE[1]), round(high * recipe.size / CENTRE[1])
 
 
-class Part(NamedTuple):
-    """The photographs of a part, as a backend reads them."""
-
-    place: Path  # of the .beton file, or the tree
-    labels: np.ndarray
-    classes: list[str]
-    sha256: str  # of the .beton file; of a tree's classes and file names, so that a copy is the same
-    batches: Callable  # (plan, mean image, images of a batch, workers)
+def opened(path: Path, size: int):
+    """An FFCV Loader of a .beton file that makes crops of size x size pixels. Raises as `fast.needed` and `fast.opened`."""
+    fast.needed(path, "torch")
+    return fast.opened(path, lambda: fast.photograph_decoder(size), whole=False, size=size)
 
 
-def part_of(recipe: Recipe, folder: Path, part: str, backend: str, augment: bool) -> Part:
-    """Raises as `stored` or `tree`, and as `fast.needed` and `fast.opened`."""
-    if backend == "ffcv":
-        path = stored(folder, part, scales_of(recipe, augment)[1])
-        fast.needed(path, "torch")
-        note, file = fast.sidecar(path), fast.opened(path, fast.photograph_decoder, whole=False)
-        return Part(path, file.samples["f1"], note["classes"], note["sha256"], partial(ffcv_batches, file, path))
-    images = tree(folder, part)
-
-    def batches(plan: Plan, mean: np.ndarray, batch: int, workers: int) -> Iterator:
-        return from_dataset(_Photos(images, plan, mean), batch, workers)
-
-    return Part(images.folder, images.labels, images.classes, images.sha256, batches)
-
-
-def contents(recipe: Recipe, backend: str, data_dir) -> dict:
-    """As `data.contents`; the mean image and colours are made, and kept, where they are not yet."""
-    folder = folder_of(data_dir)
-    train, test = (part_of(recipe, folder, part, backend, part == "train") for part in ("train", "val"))
-    if train.place == test.place:
-        raise ValueError(f"{folder} holds no val: give photographs to test on, in DIR/train/<class>/ and DIR/val/<class>/.")
-    if len(train.labels) < recipe.batch:
-        raise ValueError(f"a batch of {recipe.batch} is more than the {len(train.labels)} photographs of {train.place}: set a "
-                         "smaller batch.")  # fmt: skip
-    for part in (train, test):
-        if (lacking := np.flatnonzero(np.bincount(part.labels, minlength=len(train.classes)) == 0)).size:
-            raise ValueError(f"{part.place} holds no photographs of the class {train.classes[lacking[0]]!r}: both parts need "
-                             "some of each class.")  # fmt: skip
-    statistics(folder)
-    return {"name": f"imagenet-{recipe.size}px", "sha256": hashlib.sha256((train.sha256 + test.sha256).encode()).hexdigest(),
-            "train": len(train.labels), "val": 0, "test": len(test.labels), "classes": len(train.classes)}  # fmt: skip
-
-
-def epoch_of(recipe: Recipe, split: str, epoch: int, augment: bool, *, data_dir, backend: str, workers: int):
-    """An epoch's plan, and what makes batches of it or of a part of it: "train", or the part val as both "val" and "test".
+def loader(recipe: Recipe, split: str, *, data_dir, epoch: int, start_batch: int, augment: bool, backend: str, device,
+           workers: int, shard: tuple[int, int]):  # fmt: skip
+    """As `data.loader`: "train", or ImageNet's 50,000 validation images as both "val" and "test".
 
     Images that are not augmented are 224x224 centre crops at a shorter side of 256. Without recipe.short_side that is the
     scale of training crops too, and smaller .beton files serve. With another recipe.size all of this is in proportion.
     """
-    folder = folder_of(data_dir)
-    part = part_of(recipe, folder, "train" if split == "train" else "val", backend, augment)
+    from . import Loader
+
+    folder, part = folder_of(data_dir), "train" if split == "train" else "val"
+    scales = scales_of(recipe, augment)
+    if backend == "ffcv":
+        path = stored(folder, part, scales[1])
+        file = opened(path, recipe.size)
+        count = len(file.reader.metadata)
+    else:
+        images = source(folder, part)
+        count = len(images.names)
     mean, covariance = statistics(folder)
     mean = resized(mean, recipe.size)
-    plan = planned(recipe, len(part.labels), epoch, augment, split == "train", scales_of(recipe, augment), covariance)
-    return plan, lambda plan, batch: part.batches(plan, mean, batch, workers)
+    plan = planned(recipe, count, epoch, augment, split == "train", scales, covariance)
+    if augment and split == "train" and not len(plan.ids):
+        raise ValueError(f"a batch of {recipe.batch} is more than the training set holds.")
+    plan = Plan(*(column[start_batch * recipe.batch :] for column in plan))
+    plan, batch = share(plan, recipe.batch, *shard, cut=augment and split == "train")
+    make = {
+        "ffcv": lambda: ffcv_batches(file, path, plan, mean, batch, workers),
+        "torch": lambda: torch_batches(images, plan, mean, batch, workers),
+    }[backend]
+    return Loader(-(-len(plan.ids) // batch), make, device)
 
 
 def planned(recipe: Recipe, count: int, epoch: int, augment: bool, shuffled: bool, scales, covariance: np.ndarray) -> Plan:
@@ -193,14 +192,38 @@ def planned(recipe: Recipe, count: int, epoch: int, augment: bool, shuffled: boo
     return Plan(ids, draws.scale[ids], draws.top[ids], draws.left[ids], draws.flip[ids] * np.uint8(recipe.flip), shift)
 
 
+def flip_subtract_tint(pixels, flip, mean, shift, out):
+    """out = pixels / 255 - mean, mirrored where flip is 1, + shift: uint8 (B, H, W, 3) to float32, compiled by `kernel()`."""
+    n, height, width = pixels.shape[:3]
+    rows, target = pixels.reshape(n, height, 3 * width), out.reshape(n, height, 3 * width)
+    centre, tint = mean.reshape(height, 3 * width), np.empty(3 * width, np.float32)
+    for b in range(n):
+        for x in range(width):
+            tint[3 * x : 3 * x + 3] = shift[b]
+        for y in range(height):
+            to, source, minus = target[b, y], rows[b, y], centre[y]
+            for k in range(3 * width):
+                to[k] = np.float32(source[k]) / np.float32(255) - minus[k] + tint[k]
+            if flip[b]:
+                for x in range(width // 2):
+                    for c in range(3):
+                        to[3 * x + c], to[3 * (width - 1 - x) + c] = to[3 * (width - 1 - x) + c], to[3 * x + c]
+
+
+@cache
+def kernel() -> Callable:
+    """`flip_subtract_tint`, compiled."""
+    return compiled(flip_subtract_tint)
+
+
 def placed(samples: np.ndarray, plan: Plan, size: int) -> np.ndarray:
     """fast.CROP of a batch: its rectangles in the pixels of the stored photographs, whole ones, and within them."""
-    image, _, *source = (samples[name] for name in samples.dtype.names)  # image, label, height and width of the source
-    top, left, tall, wide = rectangle(plan.scale, plan.top, plan.left, *source, size)
+    image, _, tall, wide = (samples[name] for name in samples.dtype.names)  # image, label, height and width of the source
+    place = rectangle(plan.scale, plan.top, plan.left, tall, wide, size)
     rows = np.zeros(len(samples), fast.CROP)
     for name in ("mode", "height", "width", "data_ptr"):
         rows[name] = image[name]
-    sides = ("top", "bottom", top, tall, "height"), ("left", "right", left, wide, "width")
+    sides = ("top", "bottom", place.top, place.height, "height"), ("left", "right", place.left, place.width, "width")
     for first, last, begin, whole, side in sides:
         length = rows[side].astype(int)
         rows[first] = np.clip(np.rint(begin * length / whole), 0, length - 1)
@@ -208,28 +231,24 @@ def placed(samples: np.ndarray, plan: Plan, size: int) -> np.ndarray:
     return rows
 
 
-def mirrored_and_tinted(pixels: np.ndarray, flip: np.ndarray, mean: np.ndarray, shift: np.ndarray) -> Tensor:
-    """Crops, uint8 (B, H, W, 3), minus the mean, mirrored where flip is 1, plus the shift: float32 (B, 3, H, W)."""
-    corner = np.zeros(len(pixels), np.uint8)
-    crops = cifar.cropped(pixels, cifar.Plan(np.arange(len(pixels)), corner, corner, flip), mean, pad=0)
-    crops.numpy()[...] += shift[:, :, None, None]
-    return crops
+def ffcv_batches(file, path: Path, plan: Plan, mean: np.ndarray, batch: int, workers: int) -> Iterator:
+    """The plan's samples out of an opened .beton file. Raises ValueError for ids it does not have, or a damaged JPEG in it."""
+    samples = file.reader.metadata
+    if len(plan.ids) and not 0 <= plan.ids.min() <= plan.ids.max() < len(samples):
+        raise ValueError(f"a plan's ids are not from 0 to {len(samples) - 1}.")
 
-
-def ffcv_batches(file: fast.File, path: Path, plan: Plan, mean: np.ndarray, batch: int, workers: int) -> Iterator:
-    """The plan's samples out of an opened .beton file. Raises ValueError for a damaged JPEG in it."""
-
-    def made(where: slice) -> tuple[Tensor, Tensor]:
+    def finish(decode: Callable, where: np.ndarray) -> tuple[Tensor, Tensor]:
         part = Plan(*(column[where] for column in plan))
-        samples = file.samples[part.ids]
-        pixels = np.empty((len(samples), *mean.shape), np.uint8)
+        rows = samples[part.ids]
         try:
-            file.decode(np.arange(len(samples)), pixels, placed(samples, part, len(mean)), file.storage)
+            pixels = decode(np.arange(len(rows)), placed(rows, part, len(mean)))
         except ValueError as error:
             raise fast.damaged(path, f"{error}") from None
-        return mirrored_and_tinted(pixels, part.flip, mean, part.shift), torch.from_numpy(samples["f1"].copy())
+        out = np.empty(pixels.shape, np.float32)
+        kernel()(pixels, part.flip, mean, part.shift, out)
+        return torch.from_numpy(out).permute(0, 3, 1, 2), torch.from_numpy(rows["f1"].copy())
 
-    return ahead(made, batches_of(plan, batch), max(1, workers))
+    return fast.batches(file, len(plan.ids), batch, workers, finish)
 
 
 def view(path: Path, scale: int, top: int, left: int, size: int) -> Tensor:
@@ -240,8 +259,9 @@ def view(path: Path, scale: int, top: int, left: int, size: int) -> Tensor:
     from torchvision.transforms.v2 import functional
 
     image = decoded(path)
-    top, left, tall, wide = map(int, rectangle(scale, top, left, *image.shape[1:], size))
-    return functional.crop(functional.resize(image, [tall, wide], antialias=True), top, left, size, size)
+    place = rectangle(scale, top, left, *image.shape[1:], size)
+    image = functional.resize(image, [int(place.height), int(place.width)], antialias=True)
+    return functional.crop(image, int(place.top), int(place.left), size, size)
 
 
 class _Photos(torch.utils.data.Dataset):
@@ -259,3 +279,16 @@ class _Photos(torch.utils.data.Dataset):
         image = image / 255 - self.mean
         image = image.flip(2) if flip else image
         return image + torch.from_numpy(shift)[:, None, None], int(self.images.labels[sample])
+
+
+def undisturbed(_: int) -> None:
+    """In a worker: what stops a run is for the process that trains, which ends its workers itself."""
+    for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows: no SIGHUP
+        signal.signal(number, signal.SIG_IGN)
+
+
+def torch_batches(images: Tree, plan: Plan, mean: np.ndarray, batch: int, workers: int) -> Iterator:
+    """The plan's samples through a torch Dataset and DataLoader."""
+    for x, labels in torch.utils.data.DataLoader(_Photos(images, plan, mean), batch, num_workers=workers,
+                                                 worker_init_fn=undisturbed):  # fmt: skip
+        yield x.contiguous(memory_format=torch.channels_last), labels

@@ -1,12 +1,11 @@
-"""Photographs in an ImageFolder tree, and the .beton files made of it: which there are, and what is in them."""
+"""Photographs in an ImageFolder tree and the .beton files made of it: which there are, and what is in them."""
 
 import hashlib
 import io
 import json
 import os
 import warnings
-from collections.abc import Iterator
-from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +19,8 @@ from . import fast
 from .sources import data_folder
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")  # that PIL reads
-PARTS = {"train", "val"}
+
+CONVERT = ("python", "-m", "reslib", "data", "imagenet", "--from")
 
 
 class Tree(NamedTuple):
@@ -30,8 +30,67 @@ class Tree(NamedTuple):
     names: list[str]  # "n01440764/n01440764_10026.JPEG", in order
     labels: np.ndarray  # int64 (N,): index of the class
     classes: list[str]
-    sha256: str  # of classes and names, so that a copy is the same
-    state: str  # sha256 of these, sizes in bytes and times of change
+    sha256: str  # of classes, names, sizes in bytes and times of change
+
+
+def _folders(folder: Path) -> list[str]:
+    """Hidden ones are no classes, nor is the folder of our own files."""
+    found = sorted(f.name for f in os.scandir(folder) if f.is_dir() and not f.name.startswith("."))
+    return [name for name in found if name != "beton" or not any((folder / name).glob("imagenet-*"))]
+
+
+def _unused(folder: Path, used: list[str]) -> list[str]:
+    """The photographs in a folder, and the folders there, hidden ones too, that hold some and are not `used`."""
+    found = [f for f in sorted(folder.iterdir()) if f.name not in used]
+    shown = [f for f in found if any(g.name.lower().endswith(SUFFIXES) for g in chain([f], f.glob("*"), f.glob("*/*")))]
+    return [f.name + "/" * f.is_dir() for f in shown]
+
+
+def tree(folder: str | Path, part: str) -> Tree:
+    """The part "train" or "val" of an ImageFolder tree; a tree without these two folders is both.
+
+    Classes are numbered by the training part's folders. What is left out is said on stderr. Raises FileNotFoundError for no
+    tree, ValueError for a class of "val" that "train" lacks.
+    """
+    folder = data_folder(folder)
+    split = any((folder / name).is_dir() for name in ("train", "val"))
+    top = folder / part if split else folder
+    if not top.is_dir():
+        there = f" ({folder} holds {', '.join(_folders(folder))})" if split else ""
+        raise FileNotFoundError(
+            f"{top} is no folder{there}: give an ImageFolder tree, DIR/train/<class>/*.JPEG and DIR/val/...."
+        )
+    reference = folder / "train" if (folder / "train").is_dir() else top
+    classes, found = _folders(reference), _folders(top)
+    if alien := sorted(set(found) - set(classes)):
+        raise ValueError(f"{top / alien[0]} is a class that {reference} does not have: the parts need the same classes.")
+    digest, names, labels, left_out = hashlib.sha256(json.dumps(classes).encode()), [], [], []
+    for name in found:
+        before = len(names)
+        for file in sorted(os.scandir(top / name), key=lambda f: f.name):
+            if file.name.startswith("."):
+                continue
+            if not file.name.lower().endswith(SUFFIXES) or file.is_dir():
+                left_out.append(f"{name}/{file.name}")
+                continue
+            names.append(f"{name}/{file.name}")
+            labels.append(classes.index(name) if before == len(names) - 1 else labels[-1])
+            stat = file.stat() if os.path.exists(file) else None
+            digest.update(os.fsencode(f"{names[-1]} {stat and (stat.st_size, stat.st_mtime_ns)}\n"))
+        if len(names) == before:
+            left_out.append(f"{name}/ (a class without photographs)")
+    left_out += _unused(top, found) + [f"../{name}" for name in (_unused(folder, ["train", "val"]) if split else [])]
+    left = f"{top}: {len(left_out)} entries are not used, {left_out[0]!r} first" if left_out else ""
+    if not names:
+        left = left and f" ({left})"
+        raise FileNotFoundError(f"{top} holds no photographs in folders of classes{left}: give an ImageFolder tree, "
+                                "DIR/train/<class>/*.JPEG.")  # fmt: skip
+    if left:
+        say(f"{left}.")
+    return Tree(top, names, np.array(labels, np.int64), classes, digest.hexdigest())
+
+
+# --- .beton files ----------------------------------------------------------------------------------------------------
 
 
 def folder_of(data_dir: str | Path | None = None) -> Path:
@@ -39,82 +98,60 @@ def folder_of(data_dir: str | Path | None = None) -> Path:
     return data_folder(data_dir, holds=".")
 
 
-def _classes(folder: Path) -> list[str]:
-    """Hidden folders are no classes, nor is that of our own files."""
-    found = sorted(f.name for f in os.scandir(folder) if f.is_dir() and not f.name.startswith("."))
-    return [name for name in found if name != "beton" or not any((folder / name).glob("imagenet-*"))]
+def again(folder: Path, note: dict) -> str:
+    """The command that makes a .beton file, whose sidecar this is, anew."""
+    skip = ["--skip-unreadable"] * bool(note["unreadable"])
+    return words(*CONVERT, note["from"], "--dir", folder, "--mode", note["mode"], "--short-side", note["side"], *skip)
 
 
-def _files(folder: Path, without: set[str]) -> Iterator[str]:
-    """All files below a folder, but for hidden ones, and for what lies in folders there of the names `without`."""
-    for place, folders, files in os.walk(folder):
-        if place == str(folder):
-            folders[:] = [name for name in folders if name not in without]
-        yield from (os.path.join(place, name) for name in files if not name.startswith("."))
+def sidecars(folder: Path, part: str) -> dict[Path, dict]:
+    """The .beton files of a part, each with its sidecar: all of the same photographs, and of the same classes as the others.
 
-
-def tree(folder: str | Path, part: str) -> Tree:
-    """The part "train" or "val" of an ImageFolder tree; a tree without these two folders is both.
-
-    Classes are numbered by the training part's folders. What is left out is said on stderr. A tree is looked through once in a
-    process, as long as no file comes or goes. Raises FileNotFoundError for no tree, ValueError for a class of "val" that
-    "train" lacks.
+    Raises ValueError if they are not, or if one is damaged.
     """
-    folder = data_folder(folder)
-    split = any((folder / name).is_dir() for name in PARTS)
-    top = folder / part if split else folder
-    if not top.is_dir():
-        there = f" ({folder} holds {', '.join(_classes(folder))})" if split else ""
-        raise FileNotFoundError(f"{top} is no folder{there}: give an ImageFolder tree, DIR/{{train,val}}/<class>/*.JPEG.")
-    reference = folder / "train" if (folder / "train").is_dir() else top
-    classes, found = _classes(reference), _classes(top)
-    if alien := sorted(set(found) - set(classes)):
-        raise ValueError(f"{top / alien[0]} is a class that {reference} does not have: the parts need the same classes.")
-    changed = tuple((top / name).stat().st_mtime_ns for name in found)
-    return _looked_through(folder, top, tuple(classes), tuple(found), changed)
-
-
-@lru_cache(maxsize=16)
-def _looked_through(folder: Path, top: Path, classes: tuple[str, ...], found: tuple[str, ...], changed: tuple) -> Tree:
-    of_each = [[f for f in sorted(os.listdir(top / name)) if f[0] != "." and f.lower().endswith(SUFFIXES)] for name in found]
-    names = [f"{name}/{file}" for name, files in zip(found, of_each, strict=True) for file in files]
-    labels = np.repeat(np.array([classes.index(name) for name in found], np.int64), list(map(len, of_each)))
-    used = {str(top / name) for name in names}
-    left = [file for file in _files(folder, {"beton", *PARTS} - {top.name}) if file not in used]
-    left = [file for file in left if file.startswith(f"{top}{os.sep}") or file.lower().endswith(SUFFIXES)]
-    said = f"{len(left)} files are not used, {os.path.relpath(min(left), top)!r} first" if left else ""
-    if not names:
-        raise FileNotFoundError(f"{top} holds no photographs in folders of classes{said and f' ({said})'}: give an ImageFolder "
-                                "tree, DIR/train/<class>/*.JPEG.")  # fmt: skip
-    if said:
-        say(f"{top}: {said}.")
-    sha256 = hashlib.sha256(json.dumps([classes, names]).encode())
-    state = sha256.copy()
-    for name in names:
-        stat = os.stat(top / name) if os.path.exists(top / name) else None  # a link to nothing is found out where it is read
-        state.update(f"{stat and (stat.st_size, stat.st_mtime_ns)}\n".encode())
-    return Tree(top, names, labels, list(classes), sha256.hexdigest(), state.hexdigest())
-
-
-# --- .beton files ----------------------------------------------------------------------------------------------------
-
-
-def beton(folder: Path, part: str) -> Path:
-    """Where the .beton file of a part lies."""
-    return folder / "beton" / f"imagenet-{part}.beton"
+    notes = {}
+    for path in sorted((folder / "beton").glob("imagenet-*.beton")):
+        if (note := fast.sidecar(path)) is None or not {"classes", "part", "side", "mode", "from", "unreadable"} <= note.keys():
+            raise fast.damaged(path, "it has no sidecar of this version: its writing was never finished")
+        for other, known in notes.items():
+            same = known["part"] != note["part"] or known["source"] == note["source"]
+            if not same or known["classes"] != note["classes"]:
+                raise ValueError(f"{other} and {path.name} are of different {'classes' if same else 'photographs'}: delete the "
+                                 f"older one, and run `{again(folder, note)}`.")  # fmt: skip
+        notes[path] = note
+    return {path: note for path, note in notes.items() if note["part"] == part}
 
 
 def stored(folder: Path, part: str, short: int) -> Path:
-    """The .beton file of a part. Raises FileNotFoundError unless its images are large enough for a shorter side of `short`."""
-    note, other = (fast.sidecar(beton(folder, one)) for one in (part, *PARTS - {part}))
-    if note is None or note["side"] < short:
+    """The .beton file of a part whose images are large enough for a shorter side of `short`: raw before jpg, then the smallest.
+
+    Raises as `sidecars`; FileNotFoundError, with the command that makes one, if there is none.
+    """
+    notes = sidecars(folder, part).items()
+    found = [(note["mode"] != "raw", note["side"], path) for path, note in notes if note["side"] >= short]
+    if not found:
         raise FileNotFoundError(
             f"{folder / 'beton'} holds no imagenet-{part} file with a shorter side of {short} pixels: make it with "
-            f"`{words(*fast.CONVERT, 'DIR', '--dir', folder)}`, or read the photographs themselves with backend='torch'."
+            f"`{words(*CONVERT, 'DIR', '--dir', folder)}`, or read the photographs themselves with backend='torch'."
         )
-    if other and other["classes"] != note["classes"]:
-        raise ValueError(f"the .beton files in {folder / 'beton'} are of different classes: convert both parts again.")
-    return beton(folder, part)
+    return min(found)[2]
+
+
+def source(folder: Path, part: str) -> Tree:
+    """The photographs of a part: the tree at `folder`, or the one that its .beton files were made from, less what was skipped.
+
+    Raises as `tree` and `sidecars`, and ValueError if the tree is no longer the one that was converted.
+    """
+    notes = sidecars(folder, part)
+    if not notes:
+        return tree(folder, part)
+    path, note = next(iter(notes.items()))
+    images = tree(note["from"], part)
+    if images.sha256 != note["source"]:
+        raise ValueError(f"{images.folder} is not as it was when {path} was made of it: run `{again(folder, note)}`.")
+    skipped = set(note["unreadable"])
+    keep = [i for i, name in enumerate(images.names) if name not in skipped]
+    return images._replace(names=[images.names[i] for i in keep], labels=images.labels[keep])
 
 
 # --- pixels ----------------------------------------------------------------------------------------------------------
@@ -123,14 +160,19 @@ def stored(folder: Path, part: str, short: int) -> Path:
 def read(path: Path) -> tuple[np.ndarray, str, bytes]:
     """A photograph's pixels, uint8 (H, W, 3), RGB whatever the file has; its format and mode, "JPEG RGB"; its bytes.
 
-    Raises ValueError, naming the file, if it cannot be decoded.
+    16 bits of grey become 8. Raises ValueError, naming the file, if it cannot be decoded.
     """
     try:
         data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:  # PIL warns of odd EXIF data
             kind = f"{image.format} {image.mode}"
-            if image.mode[0] in "IF":  # PIL would cut them off at 255
-                raise ValueError("its pixels have more than 8 bits")
+            if image.mode == "F":
+                raise ValueError("its pixels are floating-point numbers")
+            if image.mode.startswith("I"):
+                grey = np.asarray(image).astype(np.int64)
+                if grey.min(initial=0) < 0 or grey.max(initial=0) > 65535:
+                    raise ValueError("its pixels have more than 16 bits")
+                return np.repeat(np.rint(grey / 257).astype(np.uint8)[:, :, None], 3, 2), kind, data
             return np.array(image.convert("RGB")), kind, data
     except Exception as error:  # PIL raises many kinds for broken files
         raise ValueError(f"{path} cannot be decoded ({error}): mend or remove it.") from None
@@ -138,5 +180,4 @@ def read(path: Path) -> tuple[np.ndarray, str, bytes]:
 
 def decoded(path: Path) -> Tensor:
     """A photograph's pixels, uint8 (3, H, W). Raises ValueError, naming the file, if it cannot be decoded."""
-    with warnings.catch_warnings(action="ignore"):  # PIL warns of odd EXIF data
-        return torch.from_numpy(read(path)[0]).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(read(path)[0]).permute(2, 0, 1).contiguous()

@@ -1,64 +1,145 @@
-"""What FFCV's DatasetWriter makes, by one process: its file is whole, with a sidecar, or not there at all.
+"""FFCV's DatasetWriter, in a process of its own that is watched: its file is whole, with a sidecar, or not there at all.
 
 path.beton        what FFCV reads, written beside and renamed
-path.beton.json   its sidecar: size, sha256 of all of it, and of its header and tables alone; what it was made of
-
-FFCV's own processes wait for ever for one of theirs that has failed, and leave shared memory behind.
+path.beton.json   its sidecar: size, sha256 of all of it, and of its header and tables alone; source, versions
 """
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Iterable
+import multiprocessing
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import patch
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from ..files import alone, renamed
 from . import fast
 
-PAGE = 1 << 21  # bytes: FFCV's unit of allocation, its smallest; no image may be larger
+PAGE = 1 << 21  # bytes: FFCV's unit of allocation, its smallest; no sample may be larger
+_watched: list = []  # in the process apart: those of FFCV's writer
 
 
-def write(path: Path, samples: Iterable[tuple], total: int, fields: dict, about: dict, page: int = PAGE) -> None:
-    """A .beton file and its sidecar, which holds `about` too. samples: at most `total`, a value for each of `fields`, FFCV's.
+def apart(work: Callable, *args, total: int, desc: str | None = None):
+    """`work(*args, tell)` in a fresh process, which may fork as it has no threads of ours; `tell(n)` moves a progress bar.
 
-    Raises OSError, naming it, where it cannot be written, and what `samples` raises: then nothing of it stays.
+    Raises what it raises; OSError, with the reason if one was left, if it or a process that it started is killed or fails.
+    All of them end with this call. Not by multiprocessing: that would run the main module again.
+    """
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", "from reslib.data import writer; writer._apart()"]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, env=environ, start_new_session=True, **pipes) as child:
+        said: list[bytes] = []
+        listener = threading.Thread(target=lambda: said.append(child.stderr.read()))
+        listener.start()
+        try:
+            pickle.dump((work, args), child.stdin, protocol=5)
+            child.stdin.close()
+            with tqdm(total=total, desc=desc, unit="image") if desc else contextlib.nullcontext() as bar:
+                while isinstance(news := pickle.load(child.stdout), int):
+                    bar and bar.update(news)
+        except BaseException as error:  # Ctrl-C too
+            os.killpg(child.pid, signal.SIGTERM)  # what tracks shared memory ignores it, and cleans up
+            listener.join()
+            if not isinstance(error, (EOFError, OSError, pickle.UnpicklingError)):
+                raise
+            with contextlib.suppress(OSError):
+                child.stdin.close()  # what it could not be given
+            reasons = re.findall(r"^\w*Error: (.+)$", b"".join(said).decode(errors="replace"), re.MULTILINE)
+            raise OSError(reasons[-1] if reasons else "a process that wrote it was killed") from None
+        listener.join()
+    if isinstance(news, Exception):
+        raise news
+    return news
+
+
+def _apart() -> None:
+    """The other end of `apart`: work comes by stdin, news go to stdout."""
+    out, parent = os.fdopen(os.dup(1), "wb"), os.getppid()
+    os.dup2(2, 1)
+
+    def watch() -> None:
+        while os.getppid() == parent and not any(process.exitcode for process in _watched):
+            time.sleep(0.1)
+        os.killpg(0, signal.SIGTERM)  # FFCV would wait for ever
+
+    def tell(news) -> None:
+        pickle.dump(news, out)
+        out.flush()
+
+    os.register_at_fork(after_in_child=out.close)  # so that the other end hears of this process's death
+    multiprocessing.set_start_method("fork", force=True)
+    threading.Thread(target=watch, daemon=True).start()
+    fast.available()
+    work, args = pickle.load(sys.stdin.buffer)
+    try:
+        tell(work(*args, tell))
+    except Exception as error:
+        tell(error)
+
+
+def _write(path: str, samples, fields: dict, page: int, workers: int, tell: Callable) -> None:
+    """FFCV's DatasetWriter, its processes watched and its progress told."""
+    from ffcv import writer
+
+    class Process(writer.Process):
+        def start(self) -> None:
+            super().start()
+            _watched.append(self)
+
+    def encode(usual: Callable, destination, image, malloc) -> None:
+        """A field's encode that keeps a JPEG's own (bytes, height, width)."""
+        if not isinstance(image, tuple):
+            return usual(destination, image, malloc)
+        data, destination["height"], destination["width"] = image
+        destination["mode"], (destination["data_ptr"], room) = 0, malloc(len(data))
+        room[:] = data
+
+    writer.Process, writer.tqdm = Process, lambda total: SimpleNamespace(update=tell, close=lambda: None)
+    fields["image"].encode = partial(encode, fields["image"].encode)
+    writer.DatasetWriter(path, fields, page, workers).from_indexed_dataset(samples)
+
+
+def _write_both(path: Path, samples, fields: dict, about: dict, page: int, workers: int, desc: str | None) -> None:
+    from ffcv.reader import Reader
+
+    with renamed(Path(f"{path}.json")) as note, renamed(path) as file:
+        apart(_write, file.name, samples, fields, page, workers, total=len(samples), desc=desc)
+        reader = Reader(file.name)
+        note.write(json.dumps({
+            "schema": fast.SCHEMA, "size": os.fstat(file.fileno()).st_size, "count": len(samples), "fields": list(fields),
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+            "head": reader.header.nbytes + reader.field_descriptors.nbytes + reader.metadata.nbytes,
+            "table": int(reader.header["alloc_table_ptr"]), "tables": hashlib.sha256(fast.tables(reader)).hexdigest(),
+            "versions": {"ffcv": version("ffcv"), "numpy": np.__version__}, **about,
+        }, indent=1).encode() + b"\n")  # fmt: skip
+
+
+def write(path: Path, samples, fields: dict, about: dict, *, page: int = PAGE, workers: int = 1, desc: str | None = None):
+    """A .beton file and its sidecar, which holds `about` too. samples[i]: a value for each of `fields`, FFCV's.
+
+    Raises OSError, naming it, where it cannot be written or a process of the writer is killed: then nothing of it stays.
     """
     try:
         with alone(path.parent, path.name):
             if fast.is_of(path, about):  # another process's, while this one waited
                 return
-            for left in path.parent.glob(f"{path.name}*.part"):  # of a killed process
-                left.unlink()
-            with renamed(Path(f"{path}.json")) as note, renamed(path) as file:
-                count, head, table = _written(file.name, samples, total, fields, page)
-                raw = np.memmap(file.name, np.uint8, "r")
-                found = {"schema": fast.SCHEMA, "size": len(raw), "count": count, "fields": list(fields), "head": head,
-                         "table": table, "sha256": hashlib.sha256(raw).hexdigest(),
-                         "tables": fast.tables_sha256(raw, head, table)}  # fmt: skip
-                note.write(json.dumps(found | about, indent=1).encode())
+            for left in path.parent.glob(f"{path.name}*.part"):
+                if time.time() - left.stat().st_mtime > 3600:  # a killed process's
+                    left.unlink(missing_ok=True)
+            _write_both(path, samples, fields, about, page, workers, desc)
     except OSError as error:
         raise OSError(f"{path} could not be written, and no part of it is kept: {error.strerror or error}.") from error
-
-
-def _written(name: str, samples: Iterable[tuple], total: int, fields: dict, page: int) -> tuple[int, int, int]:
-    """FFCV's file, by its own writer's parts. Returns how many samples it holds, and where images begin and end."""
-    from ffcv import writer
-
-    private = SimpleNamespace(SharedMemory=lambda create, size: SimpleNamespace(buf=bytearray(size)))
-    beton, count = writer.DatasetWriter(name, fields, page), 0
-    beton.num_samples = total
-    with patch.object(writer, "shared_memory", private):
-        beton.prepare()
-    rows = np.frombuffer(beton.metadata_sm.buf, beton.metadata_type)
-    allocator = writer.MemoryAllocator(name, beton.data_region_start, page)
-    with open(name, "ab", buffering=0) as allocator.fp:  # its own __exit__ leaves the file open where a disk is full
-        for sample in samples:
-            writer.handle_sample(sample, count, rows.dtype.names, rows, allocator, fields)
-            count += 1
-        allocator.flush_page()
-    beton.header["num_samples"] = count
-    beton.finalize(allocator.allocations)
-    return count, beton.metadata_start + count * rows.dtype.itemsize, int(beton.header["alloc_table_ptr"])
