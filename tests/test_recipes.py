@@ -91,7 +91,7 @@ def test_wrong_recipes_are_refused(changes, says):
 def test_unknown_scales_are_refused():
     with pytest.raises(ValueError, match="scale 'huge' is unknown for cifar10: use one of 'demo', 'pocket', 'night', 'paper'"):
         CIFAR.at("huge")
-    with pytest.raises(ValueError, match="ImageNet"):
+    with pytest.raises(ValueError, match="unknown for imagenet: use one of .paper., .extension."):
         IMAGENET.at("pocket")
 
 
