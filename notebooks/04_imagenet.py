@@ -63,6 +63,7 @@ from reslib.data.draws import photo_draws
 from reslib.evidence import chapter, claims, counted, counts, parameters, plan, plots
 from reslib.evidence import reruns as public
 from reslib.evidence.audit import load_audits
+from reslib.files import temporary
 from reslib.resnet import IMAGENET_NETS
 from reslib.sgd import lr_at, watch_plateau
 
@@ -123,7 +124,7 @@ pd.DataFrame(rows, columns=["field", "value", "what it is"]).style.hide(axis="in
 # augmentation, and is held to what `reslib.loader` yields.
 
 # %% tags=["hide-input"]
-folder = chapter.temporary()
+folder = temporary()
 samples = load_sample_images().images
 for name, pixels in zip(("building", "flower"), samples, strict=True):
     (folder / "train" / name).mkdir(parents=True)

@@ -53,6 +53,7 @@ from reslib.bench import loading as bench_load
 from reslib.data import convert, draws, fast
 from reslib.data import photographs as photos
 from reslib.evidence import chapter, parameters, plots
+from reslib.files import temporary
 
 
 def at_least_one(value):
@@ -137,7 +138,7 @@ ways = [("torch", 0), ("array", 1)]
 ways += [("ffcv", workers) for workers in (1, 2) if fast.available()]
 epochs = {}
 for name, n in ways:
-    where = dict(backend=name, workers=n, data_dir=chapter.temporary())
+    where = dict(backend=name, workers=n, data_dir=temporary())
     epochs[name, n] = list(reslib.loader(recipe, "train", epoch=3, **where))
 for batches in epochs.values():
     for (x, y), (u, v) in zip(batches, epochs["torch", 0], strict=True):
@@ -161,7 +162,7 @@ Code(inspect.getsource(data.crop_flip_subtract), language="python")
 # at most.
 
 # %% tags=["hide-output"]
-folder = chapter.temporary()
+folder = temporary()
 pictures = load_sample_images().images  # come with scikit-learn
 for name, pixels in zip(("building", "flower"), pictures, strict=True):
     (folder / "train" / name).mkdir(parents=True)
@@ -224,8 +225,7 @@ _ = ax.set_ylim(0, 1.3 * expected)
 colours = recorded.get("colours")
 if colours:
     rows = pd.DataFrame(colours, index=["first", "second", "third"])
-    published = [0.2175, 0.0188, 0.0045]  # AlexNet's, as fb.resnet.torch passes them on
-    display(rows.assign(published=published).style.format("{:.4f}"))
+    display(rows.assign(published=photos.PUBLISHED_VALUES).style.format("{:.4f}"))
 
 # %% [markdown]
 # Where the numbers of the benchmark come from:

@@ -1,6 +1,8 @@
 """python -m reslib data | train | test | plan | sweep | start | audit | claims | bench: from a shell. --help after any."""
 
 import json
+import math
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +12,13 @@ import torch
 import typer
 
 from . import __version__
+from .bench.commands import Device, expanded
 from .bench.commands import app as bench_app
-from .evidence.commands import app as evidence_app
 from .machine import in_a_line
-from .options import Backend, DataDir, Device, Out
 from .recipes import CIFAR, IMAGENET, SCALES
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(bench_app, name="bench")
-DATA = ("cifar10", "imagenet")
 
 
 def show_version(asked: bool) -> None:
@@ -37,35 +37,55 @@ def data(
     name: Annotated[str, typer.Argument(help="cifar10 or imagenet")] = "cifar10",
     folder: Annotated[Path | None, typer.Option("--dir", help="default: $RESLIB_DATA, else ./data")] = None,
     source: Annotated[Path | None, typer.Option("--from", help="imagenet: an ImageFolder tree, {train,val}/<class>/")] = None,
-    mode: Annotated[str, typer.Option(help="imagenet: jpg, or raw: faster, in several times the room")] = "jpg",
-    short_side: Annotated[int, typer.Option(help="imagenet: at most; 480 serves section 3.4, 256 nets of one scale")] = 480,
-    jobs: Annotated[int | None, typer.Option(help="imagenet: threads; default: all cores")] = None,
+    mode: Annotated[str, typer.Option(help="imagenet: jpg (recommended: a server's memory holds it), or raw (faster, "
+                                      "several times the room)")] = "jpg",
+    short_side: Annotated[int, typer.Option(help="imagenet: longer ones are reduced to this (480: section 3.4's scales; 256: "
+                                            "nets without scale augmentation)")] = 480,
+    jobs: Annotated[int | None, typer.Option(help="imagenet: processes; default: all cores")] = None,
     skip_unreadable: Annotated[bool, typer.Option(help="imagenet: leave out what cannot be read, or is damaged")] = False,
+    check: Annotated[bool, typer.Option("--check", help="read every .beton file there whole, and compare it with its "
+                                        "sha256")] = False,
 ):  # fmt: skip
     """Fetch CIFAR-10 where it is missing, and check it; or write an ImageNet tree as .beton files, all photographs checked."""
-    from .data import convert, data_folder, fast, images, sources, tree
+    from .data import data_folder, fast, images
+    from .data.sources import fetch
 
-    if name not in DATA:
+    if name not in ("cifar10", "imagenet"):
         raise ValueError(f"data set {name!r} is unknown: use cifar10 or imagenet.")
+    if name == "imagenet" and not (check and source is None):
+        imagenet_data(source, folder, mode, short_side, jobs, skip_unreadable)
+    folder = data_folder(folder, **({"holds": "."} if name == "imagenet" else {}))
     if name == "cifar10":
-        sources.fetch(folder := data_folder(folder))
-        for train in (True, False):
-            part = images(CIFAR, train=train, data_dir=folder)
-            kind = "training" if train else "test"
-            print(f"{folder}: CIFAR-10, {len(part.labels):,} {kind} images, sha256 {part.sha256[:16]}")
-        return
+        fetch(folder)
+    for train in (True, False) if name == "cifar10" else ():
+        part = images(CIFAR, train=train, data_dir=folder)
+        print(f"{folder}: CIFAR-10, {len(part.labels):,} {'training' if train else 'test'} images, sha256 {part.sha256[:16]}")
+    if check:
+        if not (found := sorted((folder / "beton").glob(f"{name}-*.beton"))):
+            print(f"{folder / 'beton'} holds no .beton file of {name}")
+        for path in found:
+            print(f"{path}: {fast.check(path)['count']:,} images, as they were written")
+
+
+def imagenet_data(source, folder, mode, side, jobs, skip_unreadable) -> None:
+    """Convert the parts of a tree, and say what was found in them."""
+    from .data import convert, fast, tree
+
     if source is None:
         raise ValueError("which photographs? Give an ImageFolder tree: python -m reslib data imagenet --from DIR.")
-    source = tree.folder_of(source)
+    source, folder = (tree.folder_of(place) for place in (source, folder))
     parts = [part for part in ("train", "val") if (source / part).is_dir()] or ["train"]
     for part in parts:  # mistakes come before the work
         tree.tree(source, part)
     if parts == ["train"] and (source / "train").is_dir():
         print(f"{source} holds no val: nets trained on it are tested on DIR/val/<class>/*.JPEG.")
     for part in parts:
-        path = convert.convert(source, tree.folder_of(folder), part, mode, short_side, jobs, skip_unreadable)
+        path = convert.convert(source, folder, part, mode, side, jobs, skip_unreadable)
         note = fast.sidecar(path)
-        print(f"{path}: {note['count']:,} images of {len(note['classes'])} classes, {note['size'] / 1e9:.3f} GB")
+        all_of_it = note["size"] / note["count"] * 1_281_167 / 1e9
+        print(f"{path}: {note['count']:,} images of {len(note['classes'])} classes, {note['size'] / 1e9:.3f} GB (ImageNet's "
+              f"1,281,167 would take {all_of_it:,.0f}); made RGB: {note['greyscale']} greyscale, {note['cmyk']} CMYK; "
+              f"unreadable: {len(note['unreadable'])}")  # fmt: skip
 
 
 @app.command()
@@ -73,13 +93,16 @@ def train(
     data: Annotated[str, typer.Option(help="cifar10, or imagenet: an ImageFolder tree, or .beton files")] = "cifar10",
     scale: Annotated[str | None, typer.Option(help=f"{', '.join(SCALES)}; default: pocket; imagenet: paper (default), or "
                                             "extension: 64 pixels, 2,000 steps")] = None,
-    depth: Annotated[int | None, typer.Option(help="6n+2, default: 20; imagenet: 18, 34 (default), 50, 101, 152")] = None,
+    depth: Annotated[int | None, typer.Option(help="layers: 20 (default), 32, 44, 56, 110, any 6n+2; imagenet: 18, 34 "
+                                              "(default), 50, 101, 152")] = None,
     shortcut: Annotated[str, typer.Option(help="A, B, C, or none: a plain net")] = "A",
     seed: int = 0,
     change: Annotated[list[str] | None, typer.Option("--set", help="any other field, as FIELD=VALUE, e.g. batch=64")] = None,
-    out: Out = Path("runs"),
-    data_dir: DataDir = None,
-    backend: Backend = "auto",
+    out: Annotated[Path, typer.Option(help="folder for the record and, meanwhile, the checkpoint",
+                                      callback=expanded)] = Path("runs"),
+    data_dir: Annotated[Path | None, typer.Option(help="imagenet: DIR/{train,val}/<class>/; default: $RESLIB_DATA, else "
+                                                  "./data")] = None,
+    backend: Annotated[str, typer.Option(help="auto, ffcv, array, torch")] = "auto",
     device: Device = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice")] = None,
     anew: Annotated[bool, typer.Option(help="start over: take up neither checkpoint nor record")] = False,
@@ -89,7 +112,7 @@ def train(
 
     fields = dict(split_field(words) for words in change or [])
     option = None if shortcut.lower() == "none" else shortcut
-    if data not in DATA:
+    if data not in ("cifar10", "imagenet"):
         raise ValueError(f"data set {data!r} is unknown: use cifar10 or imagenet.")
     base, scale = (CIFAR, scale or "pocket") if data == "cifar10" else (IMAGENET, scale or "paper")
     first = {"depth": depth or base.depth, "shortcut": option, "seed": seed, "layers": fields.pop("layers", 2)}
@@ -121,12 +144,67 @@ def split_field(words: str):
 
 
 @app.command()
+def plan(
+    scale: Annotated[str | None, typer.Option(help="pocket, night or paper; default: all")] = None,
+    out: Annotated[Path | None, typer.Option(help="a sweep's folder, whose records count too", callback=expanded)] = None,
+):
+    """List every run that a claim or a table needs, the most valuable first, and how many of them are recorded."""
+    from .evidence.plan import PLAN, table
+    from .record import load, records
+
+    if out is not None and not out.is_dir():
+        raise ValueError(f"{out} is no folder: --out names the one that a sweep wrote its records to.")
+    rows = table(records([*load(), *(load(out) if out else [])]), scale)
+    print("\n".join(f"{group.name} ({group.claims}): {group.why}" for group in PLAN), end="\n\n")
+    print(rows.to_markdown(index=False, floatfmt=",.2f"))
+    missing = (rows.hours * (rows.runs - rows.recorded)).sum(skipna=False)
+    hours = "unknown" if math.isnan(missing) else f"{missing:,.0f} hours"
+    print(f"\n{rows.recorded.sum()} of {rows.runs.sum()} runs recorded. hours: of one run, estimated from the faster of those "
+          f"recorded on a CPU (one thread); all that is missing: {hours}")  # fmt: skip
+
+
+@app.command()
+def sweep(
+    plan: Annotated[str | None, typer.Option(help="one group of the plan; default: all, the most valuable first")] = None,
+    scale: Annotated[str, typer.Option(help="pocket, night or paper")] = "pocket",
+    jobs: Annotated[int | None, typer.Option(help="runs at once; default: one a CPU core, 4 on a GPU, 1 on slurm")] = None,
+    time_limit: Annotated[float | None, typer.Option(help="seconds; what runs then is stopped with a checkpoint")] = None,
+    out: Annotated[Path, typer.Option(help="folder for records and checkpoints", callback=expanded)] = Path("runs"),
+    data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
+    backend: Annotated[str, typer.Option(help="auto, ffcv, array, torch")] = "auto",
+    device: Device = None,
+    executor: Annotated[str, typer.Option(help="local: processes on this machine; slurm: jobs of a cluster")] = "local",
+    partition: Annotated[str | None, typer.Option(help="slurm: where the jobs run")] = None,
+    account: Annotated[str | None, typer.Option(help="slurm: whom they are charged to")] = None,
+    gpus: Annotated[int, typer.Option(min=0, max=1, help="slurm: of a job; 0: a core")] = 1,
+    minutes: Annotated[int, typer.Option("--time", min=1, help="slurm: minutes of a job, after which it is requeued")] = 60,
+):
+    """Carry out what is missing of the plan; stop it at any time, and go on with the same command."""
+    from .evidence.plan import missing
+    from .evidence.sweep import run_parallel, submit
+
+    if executor not in ("local", "slurm"):
+        raise ValueError(f"executor {executor!r} is unknown: use local or slurm.")
+    if executor == "slurm":
+        asked = dict(jobs=jobs, gpus=gpus, minutes=minutes, partition=partition, account=account)
+        started = submit(missing(scale, plan, out), out=out, data_dir=data_dir, backend=backend, **asked)
+        return print(f"{len(started)} Slurm jobs: {', '.join(started)}; logs in {out}/slurm, what fails in {out}/*.failed")
+    where = dict(out=out, data_dir=data_dir, device=device, backend=backend)
+    failed = run_parallel(missing(scale, plan, out), jobs=jobs, time_limit=time_limit, **where)
+    left = len(missing(scale, plan, out))
+    print(f"{left} planned runs are still missing at {scale} scale" + (f"; {len(failed)} failed" if failed else ""))
+    if failed:
+        sys.exit(1)
+
+
+@app.command()
 def test(
-    weights: Annotated[list[str], typer.Option(help="a run's .safetensors or record, a state dict in torchvision's names, or "
-                                               "torchvision:resnet50; several: also their ensemble")],
-    data_dir: DataDir = None,
+    weights: Annotated[list[str], typer.Option(help="a run's .safetensors (or record), a state dict in torchvision's names "
+                                               "(.pt, .pth), or torchvision:resnet50; several: also their ensemble")],
+    data_dir: Annotated[Path | None, typer.Option(help="a tree, DIR/{train,val}/<class>/; default: as for data")] = None,
     how: Annotated[str, typer.Option(help="centre crop; ten crops (Table 3); scales: whole, at five (Table 4)")] = "centre",
-    pixels: Annotated[str, typer.Option(help="mean: minus DIR/train's mean image; torchvision; auto: by the weights")] = "auto",
+    pixels: Annotated[str, typer.Option(help="minus the mean image of DIR/train, or torchvision's mean and std; auto: mean for "
+                                        "a run's weights")] = "auto",
     shortcut: Annotated[str, typer.Option(help="of a state dict without projections: A, or none: a plain net")] = "A",
     stride_on: Annotated[str, typer.Option(help="of a state dict's bottlenecks: 3x3 (torchvision, v1.5), 1x1 (v1)")] = "3x3",
     device: Device = None,
@@ -141,7 +219,72 @@ def test(
     print(testing.table(rows))
 
 
-app.registered_commands += evidence_app.registered_commands
+@app.command()
+def start(
+    write: Annotated[
+        Path | None, typer.Option(help="folder for slopes.json, e.g. notebooks/records/start", callback=expanded)
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
+):
+    """What a layer does to signals and gradients before any training (C22): computed on CIFAR-10, about ten minutes."""
+    from .evidence import start
+
+    values = start.compute(data_dir)
+    means = start.table(values).groupby([*start.NAMES, "depth"])[["forward", "backward"]].mean()
+    print(
+        f"decades a layer, means of {len(start.SEEDS)} draws\n\n{means.reset_index().to_markdown(index=False, floatfmt='.4f')}"
+    )
+    if write:
+        print(f"\n{start.write(values, write)}")
+
+
+@app.command()
+def claims(
+    write: Annotated[
+        Path | None, typer.Option(help="put the summary into this file, between its claims marks", callback=expanded)
+    ] = None,
+):
+    """Print the verdicts on the paper's claims, from the records."""
+    from .evidence.claims import summary, table
+    from .files import renamed
+    from .record import folder
+
+    if not any(folder().glob("*.json")):
+        raise ValueError(f"{folder()} holds no records: RESLIB_RECORDS must name the folder that does.")
+    if write is None:
+        return print(table())
+    old = write.read_text(encoding="utf-8") if write.is_file() else ""
+    marks = re.compile(r"(<!-- claims -->\n).*?(<!-- /claims -->)", re.DOTALL)
+    if not marks.search(old):
+        raise ValueError(f"{write} has no claims marks: put <!-- claims --> and <!-- /claims --> where the table belongs.")
+    text = summary()
+    with renamed(write) as file:
+        file.write(marks.sub(lambda m: f"{m[1]}{text}\n{m[2]}", old).encode())
+
+
+@app.command()
+def audit(
+    folder: Annotated[
+        Path, typer.Argument(help="<owner>+<repo>/ folders of weights and logs, or one of them", callback=expanded)
+    ],
+    out: Annotated[Path | None, typer.Option(help="default: the recorded audits' folder", callback=expanded)] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="holds CIFAR-10; default: $RESLIB_DATA, else ./data")] = None,
+):
+    """Measure the CIFAR-10 nets that others published: errors, probes and predictions, one record a net."""
+    from .evidence.audit import audit_folder, write_audit
+    from .record import folder as recorded
+
+    out, failed = out or recorded() / "audits", False
+    for found in audit_folder(folder, data_dir):
+        if isinstance(found, ValueError):
+            failed = True
+            print(in_a_line(found), file=sys.stderr, flush=True)
+            continue
+        said = ", ".join(f"{kind} {error:.2f} %" for kind, error in found.reported.items()) or "nothing"
+        print(f"{write_audit(found, out)}: test error {found.measured['test_error']:.2f} %; reported: {said}; agrees with "
+              f"{found.agrees_with or 'none'}", flush=True)  # fmt: skip
+    if failed:
+        sys.exit(1)
 
 
 def main() -> None:

@@ -7,10 +7,16 @@ from typing import Annotated
 import torch
 import typer
 
-from ..options import Device, expanded
+from ..files import path_of
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
 Count = Annotated[int, typer.Option(min=1)]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one")]
+
+
+def expanded(written: Path | None) -> Path | None:
+    """An option as `path_of` reads it."""
+    return written and path_of(written)
 
 
 @app.command()

@@ -1,8 +1,5 @@
 """What every chapter does with its runs: replay the recorded ones, or train them here, and say which are missing."""
 
-import atexit
-import shutil
-import tempfile
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -26,13 +23,6 @@ def say(text: str) -> None:
     from IPython.display import Markdown, display
 
     display(Markdown(text))
-
-
-def temporary() -> Path:
-    """A new folder that goes with this process."""
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
 
 
 def scale_of_runs(scale: str, retrain: bool) -> str:
