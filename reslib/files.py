@@ -3,12 +3,15 @@
 And how often a progress bar is drawn: where it ends up in a file, a job's log, each drawing stays.
 """
 
+import atexit
 import contextlib
 import os
 import platform
 import re
 import shlex
+import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,6 +79,13 @@ def renamed(path: Path) -> Iterator[BinaryIO]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def temporary() -> Path:
+    """A new folder that goes with this process."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def drawing_seconds() -> int:

@@ -254,7 +254,7 @@ DEPARTURES = (
         f"when more than {IMAGENET.plateau_patience} validation passes in a row, one every {IMAGENET.eval_every:,} steps, "
         f"brought no error lower by more than {IMAGENET.plateau_threshold:g} points; {IMAGENET.plateau_drops} times at most",
     ),
-    ("ImageNet's mean image", "the mean of which pixels", "of 10,000 centre crops of 224x224 at a shorter side of 256"),
+    ("ImageNet's mean image", "the mean of which pixels", "of 224x224 centre crops at a shorter side of 256"),
     ("colour augmentation", "in which units an eigenvalue is meant", "of the covariance of pixels in [0, 1]"),
     ("resizing", "how, and when", "ffcv: the crop alone, at whole pixels, by area; torch: the photograph, antialiased"),
     ("10-crop", "of the whole photograph or a square", "of the middle 256x256 pixels, as AlexNet's; probabilities averaged"),
