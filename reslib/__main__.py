@@ -91,8 +91,7 @@ def imagenet_data(source, folder, mode, side, jobs, skip_unreadable) -> None:
 @app.command()
 def train(
     data: Annotated[str, typer.Option(help="cifar10, or imagenet: an ImageFolder tree, or .beton files")] = "cifar10",
-    scale: Annotated[str | None, typer.Option(help=f"{', '.join(SCALES)}; default: pocket; imagenet: paper (default), or "
-                                            "extension: 64 pixels, 2,000 steps")] = None,
+    scale: Annotated[str | None, typer.Option(help=f"{', '.join(SCALES)}; default: pocket; imagenet: paper, extension")] = None,
     depth: Annotated[int | None, typer.Option(help="layers: 20 (default), 32, 44, 56, 110, any 6n+2; imagenet: 18, 34 "
                                               "(default), 50, 101, 152")] = None,
     shortcut: Annotated[str, typer.Option(help="A, B, C, or none: a plain net")] = "A",
