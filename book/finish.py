@@ -17,6 +17,7 @@ def finish(site, scripts, done):
     from reslib.record import folder
 
     shutil.copytree(BOOK / "_vendor", site / "_static" / "vendored", dirs_exist_ok=True)  # jupyter-book loads all of _static
+    shutil.copytree(BOOK / "_live", site / "_static" / "live", dirs_exist_ok=True)  # for one page
     for script in scripts:  # the script form, for the download menu
         if script.exists():
             shutil.copy(script, site / "_sources" / "notebooks")

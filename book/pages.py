@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 import board
+import live
 import sections
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +42,7 @@ def fill(text, known):
 def values(notebooks, kept=None):
     """All values, given the executed notebooks (each with its .json beside it). kept: where judgements are kept (a file)."""
     known = paper() | judged(judgements(kept)) | recipes() | chapters(notebooks) | evidence() | machine() | gpu() | cite()
-    known |= {"html:cards": cards(notebooks), "link:first": f"notebooks/{notebooks[0].stem}.html"}
+    known |= live.values() | {"html:cards": cards(notebooks), "link:first": f"notebooks/{notebooks[0].stem}.html"}
     known["text:sections"] = sections.table(notebooks)
     return known
 

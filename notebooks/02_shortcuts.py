@@ -100,7 +100,8 @@ torch.set_num_threads(1)  # what is live here is too small to be shared out
 #
 # Does it matter whether there is a shortcut, and which? By {numref}`fig-options-public` the first matters very much at 56
 # layers, and the second hardly at all. A plain net is a net without shortcuts. Of the options explained below, A has identities
-# everywhere, and B has a few projections.
+# everywhere, and B has a few projections. Each of these nets was trained as it is; on the page [One net, live](../live.md) you can
+# take the shortcuts out of a trained net.
 
 # %% tags=["hide-input"]
 public = reruns.reruns()

@@ -493,7 +493,8 @@ medians.unstack("source").style.format("{:.2f}", na_rep="")
 # %% [markdown]
 # {numref}`tab-responses` shows something the paper does not say: plain nets respond less with depth too. So small responses alone
 # do not show that residual functions are close to zero; what a shortcut does to them is seen between twins of one depth. The rule
-# takes the median layer, since a few layers, such as the last, respond far more than the others ({numref}`fig-responses`).
+# takes the median layer, since a few layers, such as the last, respond far more than the others ({numref}`fig-responses`). On the
+# page [One net, live](../live.md) you see the responses of one net to a picture of yours.
 #
 # ## Short training: how the series starts
 #

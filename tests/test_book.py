@@ -95,7 +95,7 @@ def site(request, root):
 
 
 def pages(site):
-    names = ("index", "claims", "sections", "rerun", "status", "changes", "cite", "references")
+    names = ("index", "live", "claims", "sections", "rerun", "status", "changes", "cite", "references")
     return [site / f"{name}.html" for name in names] + chapters(site)
 
 
@@ -356,7 +356,7 @@ def test_the_command_is_copied(site, browser):
 
 
 def test_no_page_is_heavy(site, browser):
-    """All that is loaded for a page, in bytes: a chapter has its figures in it, and its equations."""
+    """All that is loaded for a page, in bytes: a chapter has its figures in it, and one page a net's weights."""
     for page in pages(site):
         browser.open(page.as_uri(), width=1440)
         files = {Path(urllib.parse.unquote(urllib.parse.urlsplit(u).path)) for u in browser.requests() if u.startswith("file:")}
@@ -451,7 +451,7 @@ def test_the_whole_book_is_one_pdf(sample, build, monkeypatch):
     import pdf
 
     order = [page.stem for page in pdf.order(sample)]
-    assert order[:3] == ["index", "01_sample", "claims"] and order[-1] == "references"
+    assert order[:4] == ["index", "01_sample", "live", "claims"] and order[-1] == "references"
     whole = pdf.joined(sample)
     ids = [one["id"] for one in whole.find_all(id=True)]
     assert len(ids) == len(set(ids))
