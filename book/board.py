@@ -21,13 +21,13 @@ WORDS = {
 def judgements():
     """What all rules say, as plain data: rows (a verdict each), parts (an interval each), runs (record names by claim)."""
     from reslib.evidence import reruns, start
-    from reslib.evidence.claims import all_verdicts, claim_of, rules_at
+    from reslib.evidence.claims import claim_of, rules_at, verdicts
     from reslib.evidence.comparison import Runs
     from reslib.evidence.plan import SEEDS
     from reslib.record import records
 
     recorded = records()
-    rows = all_verdicts(recorded)
+    rows = verdicts(recorded)
     rows["of"] = [claim_of(rule).id for rule in rows.claim]
     rows["n"] = rows.n.map(str)
     parts, runs = [], {}
@@ -35,7 +35,7 @@ def judgements():
         if row["scale"] in SEEDS:
             chosen = Runs(row["scale"], recorded)
             parts += [interval(row, part) for part in rules_at(row["scale"])[row["claim"]](chosen)]
-            runs.setdefault(row["of"], []).extend(r.name for _, found, *_ in chosen.asked for r in found.values())
+            runs.setdefault(row["of"], []).extend(r.name for one in chosen.asked.values() for r in one.found.values())
         elif row["scale"] == "public":
             parts += public(row, reruns)
         elif row["scale"] == "start":

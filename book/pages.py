@@ -145,18 +145,16 @@ def run_links(names):
 
 def tally(rows):
     """How many claims each kind of evidence has decided, for the tiles of the first page and of the status page."""
-    from reslib.evidence.claims import CLAIMS, KINDS
+    from reslib.evidence.claims import CLAIMS, decided
 
-    decided = rows[~rows.verdict.str.startswith(("incomplete", "too few", "shown"))]
-    count = decided.groupby("scale")["of"].nunique()
+    count = decided(rows)
     words = {
         "paper": "claims tested by our own runs at the paper's scale",
         "public": "judged by public runs at the paper's scale",
         "counted": "counted, exactly",
         "pocket": "shown by short training: directions only",
     }
-    assert set(words) <= set(KINDS)
-    return [(f"{count.get(scale, 0)} of {len(CLAIMS)}", what, "claims.html") for scale, what in words.items()]
+    return [(f"{count[scale]} of {len(CLAIMS)}", what, "claims.html") for scale, what in words.items()]
 
 
 def said(row):

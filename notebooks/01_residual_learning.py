@@ -604,9 +604,8 @@ ends
 
 # %% mystnb={"figure": {"caption": "The claims of this chapter by kind of evidence; kinds are never mixed in one verdict. A claim is incomplete until all planned runs are in.", "name": "tab-verdicts-1"}} tags=["hide-input"]
 everything = pd.concat([evidence, table]).drop_duplicates("recipe_id", keep="last")
-verdicts = claims.all_verdicts(everything)[["claim", "kind", "n", "verdict"]]
-here = verdicts.claim.isin(["C1", "C3", "C5", "C21", "C22"])
-verdicts[here].style.hide(axis="index")
+verdicts = claims.verdicts(everything, ["C1", "C3", "C5", "C21", "C22"])
+verdicts[["claim", "kind", "n", "verdict"]].style.hide(axis="index")
 
 # %% tags=["hide-cell"]
 chapter.report(runs, missing)  # of the section on short training

@@ -59,7 +59,6 @@ from reslib.evidence import (
     chapter,
     claims,
     comparison,
-    counted,
     counts,
     figures,
     parameters,
@@ -601,8 +600,8 @@ summary.style.format("{:.1f}", subset=list(ERRORS.values()))
 # By the rules of [the claims page](../claims.md), from the runs of this page:
 
 # %% tags=["hide-input"]
-chapter.say(claims.listed(("C8", "C12"), runs_scale, table))
-chapter.say(pd.DataFrame([counted.row("C11", paper)]).to_markdown(index=False))
+verdicts = claims.verdicts(table, ["C8", "C11", "C12"], [runs_scale, "counted"])
+chapter.say(claims.table(verdicts, "ours"))
 
 # %% [markdown]
 # Where the runs come from, and what makes missing ones:

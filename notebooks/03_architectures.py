@@ -649,8 +649,8 @@ pd.DataFrame(rows).T
 # ## Verdicts
 
 # %%
-rows = [counted.row(claim, paper) for claim in ("C10", "C17", "C18", "C19")]
-say(pd.DataFrame(rows)[["claim", "paper", "ours", "verdict"]].to_markdown(index=False))
+verdicts = claims.verdicts(of=["C10", "C17", "C18", "C19"], scales=["counted"])
+say(claims.table(verdicts, "paper", "ours"))
 
 # %% [markdown]
 # ## What was not tested, and why

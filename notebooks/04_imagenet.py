@@ -60,7 +60,7 @@ from reslib.checkpoint import State
 from reslib.data import data_folder
 from reslib.data import photographs as photos
 from reslib.data.draws import photo_draws
-from reslib.evidence import chapter, claims, counted, counts, parameters, plan, plots
+from reslib.evidence import chapter, claims, counts, parameters, plan, plots
 from reslib.evidence import reruns as public
 from reslib.evidence.audit import load_audits
 from reslib.files import temporary
@@ -581,8 +581,8 @@ names = ["claim", "the paper, on ImageNet", "ours, on ImageNet"]
 say(pd.DataFrame(rows, columns=names).to_markdown(index=False))
 if any(one.recipe.scale == "extension" for one in record.load()):
     say("On other photographs, a direction at most:")
-    say(claims.listed(ids, "extension", reslib.records()))
-say(pd.DataFrame([counted.row("C10", paper)]).to_markdown(index=False))
+    say(claims.table(claims.verdicts(of=ids, scales=["extension"]), "ours"))
+say(claims.table(claims.verdicts(of=["C10"], scales=["counted"]), "paper", "ours"))
 
 # %% [markdown]
 # C5 to C8 are tried on CIFAR-10 in the other chapters. C10 is in [the chapter on architectures](03_architectures.ipynb).

@@ -602,18 +602,9 @@ pd.DataFrame(rows, index=[*ERRORS.values(), "n"]).T
 # until all planned runs of a claim are recorded.
 
 # %% tags=["hide-input"]
-rows = []
-for claim in ("C13", "C14", "C4", "C15", "C16", "C19"):
-    if claim in public.CLAIMS:
-        rows.append(public.judge(claim) | {"scale": "public runs"})
-    for name in dict.fromkeys(["paper", runs_scale]):
-        rows += [claims.judge(rule, name, table) for rule in claims.rules_of(claim)]
-    if claim in counted.COUNTED:
-        rows.append(counted.row(claim, paper))
-found = pd.DataFrame(rows).assign(claim=lambda f: f.claim.map(claims.title))
-found = found[found.ours != ""].rename(columns={"scale": "evidence"})
-columns = ["claim", "evidence", "n", "verdict"]
-say(found[columns].to_markdown(index=False))
+here = ["C4", "C13", "C14", "C15", "C16", "C19"]
+kinds = ["paper", "public", "counted", runs_scale]
+say(claims.table(claims.verdicts(table, here, kinds)))
 
 # %% [markdown]
 # ## What was not tested, and why

@@ -387,7 +387,7 @@ for rule, parts_of in rules.RULES.items():
     parts = [part for part in parts_of(planned) if part.judged]
     twins = [part for part in parts_of(Runs("pocket", own)) if part.judged]
     twins += [None] * len(parts)
-    seeds = min((many for *_, many, _ in planned.asked), default=0)
+    seeds = min((net.planned for net in planned.asked.values()), default=0)
     for part, twin in zip(parts, twins, strict=False):
         spread, source = spread_of(part, twin)
         if seeds > 1 and not math.isnan(spread):

@@ -244,14 +244,14 @@ def claims(
     ] = None,
 ):
     """Print the verdicts on the paper's claims, from the records."""
-    from .evidence.claims import summary, table
+    from .evidence.claims import summary, table, verdicts
     from .files import renamed
     from .record import folder
 
     if not any(folder().glob("*.json")):
         raise ValueError(f"{folder()} holds no records: RESLIB_RECORDS must name the folder that does.")
     if write is None:
-        return print(table())
+        return print(table(verdicts()))
     old = write.read_text(encoding="utf-8") if write.is_file() else ""
     marks = re.compile(r"(<!-- claims -->\n).*?(<!-- /claims -->)", re.DOTALL)
     if not marks.search(old):

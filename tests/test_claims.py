@@ -1,5 +1,6 @@
 """The rules that judge, on made-up runs: gates, words, completeness; and what the README says is what the records say."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -51,12 +52,19 @@ FOUR = {(20, None): (50, 51, 52), (56, None): (70, 72, 71), (20, "A"): (40, 41, 
 FAILED = FOUR | {(56, "A"): (58, 60, 58)}  # the control: ResNet-56 is not below ResNet-20
 
 
+OURS = ("paper", "night", "pocket", "extension")
+
+
+def verdicts(runs):
+    return claims.verdicts(runs, scales=OURS)
+
+
 def verdict(rule, *runs):
     return claims.judge(rule, runs[0].record.iloc[0].recipe.scale, pd.concat(runs))
 
 
 def test_night_judges_where_its_control_has_passed():
-    rows = claims.verdicts(fake_runs(FOUR, "night")).set_index("claim")
+    rows = verdicts(fake_runs(FOUR, "night")).set_index("claim")
     assert rows.verdict[["C1", "C5", "C6", "C21"]].tolist() == ["supported"] * 4
     assert rows.verdict["C7a"] == rows.verdict["C7b"] == "undecided"  # no power for half a point, with these spreads
     assert set(rows.n) == {3} and set(rows.scale) == {"night"} and "20 [17.7, 22.3] points" in rows.ours["C1"]
@@ -74,30 +82,30 @@ def test_a_scale_that_fails_its_control_says_directions():
 
 def test_short_training_is_never_more_than_a_direction():
     for nets in (FOUR, FAILED):
-        found = set(claims.verdicts(fake_runs(nets)).verdict)
+        found = set(verdicts(fake_runs(nets)).verdict)
         assert found <= {"same direction", "opposite direction", "unclear", "incomplete", "shown, not judged"}
 
 
 def test_nothing_is_decided_before_all_planned_runs_are_in():
     two = fake_runs({net: errors[:2] for net, errors in FOUR.items()}, "night")
-    rows = claims.verdicts(two)
+    rows = verdicts(two)
     assert set(rows.verdict) == {"incomplete"} and set(rows.n) == {2}
     one = verdict("C5", fake_runs({(20, "A"): (40, 41, 40)}, "night"))  # what is there is shown
     assert one["verdict"] == "incomplete" and "3 of 6" in one["why"] and "no run yet" in one["ours"]
     for dirty in (True, None):
-        assert claims.verdicts(fake_runs(FOUR, dirty=dirty)).empty
+        assert verdicts(fake_runs(FOUR, dirty=dirty)).empty
     assert "not judged" in claims.sentence("C1", "pocket", fake_runs(FOUR, dirty=True))
 
 
 def test_removing_a_record_changes_the_verdict():
     runs = fake_runs(FOUR, "night")
     assert verdict("C1", runs)["verdict"] == "supported" and verdict("C1", runs.iloc[1:])["verdict"] == "incomplete"
-    assert claims.verdicts(runs.iloc[:0]).empty
+    assert verdicts(runs.iloc[:0]).empty
 
 
 def test_scales_are_never_mixed():
     five = {net: (*errors, *errors[:2]) for net, errors in FOUR.items()}
-    rows = claims.verdicts(pd.concat([fake_runs(FOUR), fake_runs(FOUR, "night"), fake_runs(five, "paper")]))
+    rows = verdicts(pd.concat([fake_runs(FOUR), fake_runs(FOUR, "night"), fake_runs(five, "paper")]))
     of_claim = rows[rows.claim == "C1"].set_index("scale").verdict
     assert of_claim.to_dict() == {"pocket": "same direction", "night": "supported", "paper": "replicated"}
     five[56, None] = tuple(error - 40 for error in five[56, None])
@@ -107,12 +115,12 @@ def test_scales_are_never_mixed():
 def test_other_photographs_show_directions_once_all_runs_are_on_those_that_are_planned():
     errors = {(18, None): (20, 21, 22), (34, None): (30, 32, 31), (18, "A"): (20, 22, 21), (34, "A"): (10, 11, 12)}
     errors |= {(50, "B"): (16, 17, 18)}
-    rows = claims.verdicts(fake_runs(errors, "extension", base=IMAGENET, data={"sha256": PHOTOGRAPHS})).set_index("claim")
+    rows = verdicts(fake_runs(errors, "extension", base=IMAGENET, data={"sha256": PHOTOGRAPHS})).set_index("claim")
     words = ["same direction"] * 3 + ["opposite direction"]
     assert rows.verdict[["C2", "C5", "C6", "C9"]].tolist() == words and set(rows.n) == {3}
     assert rows.verdict["C7b"] == "same direction" and rows.why.str.contains("other photographs").all()
     others = fake_runs({(18, None): (20,)}, "extension", base=IMAGENET, data={"sha256": "another tree"})
-    assert claims.verdicts(others).empty
+    assert verdicts(others).empty
 
 
 def test_what_the_paper_says_of_imagenet_is_not_replicated_on_cifar():
@@ -220,7 +228,18 @@ def test_thresholds_that_are_the_papers():
 
 def test_demonstrations_are_never_judged():
     assert "demo" not in SEEDS
-    assert "not judged" in claims.sentence("C1", "demo", fake_runs(FOUR))
+    for claim in claims.CLAIMS:
+        for rule in claims.rules_of(claim.id):
+            assert "not judged" in claims.sentence(claim.id, "demo", fake_runs(FOUR))
+            assert claims.judge(rule, "demo", fake_runs(FOUR))["verdict"] == "no evidence"
+
+
+def test_the_numbers_in_short_are_the_papers():
+    known = {f"{value:.{digits}f}" for value in claims.paper().values() for digits in (0, 1, 2)}
+    known |= {f"{value / unit:.1f}" for value in claims.paper().values() for unit in (1e6, 1e9)}
+    for claim in claims.CLAIMS:
+        for number in re.findall(r"(?<![-\w(])\d+\.\d+", claim.paper):
+            assert number in known, f"{claim.id}: {number}"
 
 
 def test_the_seeds_are_those_of_the_plan():
@@ -231,10 +250,11 @@ def test_the_seeds_are_those_of_the_plan():
 
 
 def test_every_claim_is_listed():
-    rows = claims.all_verdicts(fake_runs(FOUR))
+    rows = claims.verdicts(fake_runs(FOUR))
     assert set(counted.COUNTED) == set(rows.claim[rows.n == "exact"])
+    assert set(claims.verdicts(fake_runs(FOUR), of=["C8", "C19"], scales=["counted"]).claim) == {"C19"}
     assert [claim.id for claim in claims.CLAIMS] == [f"C{i}" for i in range(1, 23)]
-    assert all(rule.__doc__ and claims.paper_says(name) for name, rule in rules.RULES.items())
+    assert all(rule.__doc__ for rule in rules.RULES.values()) and all(claim.paper for claim in claims.CLAIMS)
     assert set(claims.SPLIT) == {rule for rule in rules.RULES if rule != claims.claim_of(rule).id}
 
 
@@ -246,8 +266,8 @@ def test_the_readme_shows_what_the_records_say(root):
 
 def test_no_word_of_support_beside_short_training(root):
     """Supported, contradicted, replicated are words for trained nets: never in what is said of short training."""
-    rows = claims.verdicts()
-    said = " ".join(rows[rows.scale == "pocket"][["verdict", "ours", "why"]].to_numpy().ravel())
+    rows = claims.verdicts(scales=["pocket"])
+    said = " ".join(rows[["verdict", "ours", "why"]].to_numpy().ravel())
     said += " ".join(claims.sentence(claim.id, "pocket", reslib.records()) for claim in claims.CLAIMS)
     assert not any(word in said for word in ("supported", "contradicted", "replicated"))
 

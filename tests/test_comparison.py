@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reslib.evidence.claims import decide, direction
-from reslib.evidence.comparison import POWER, Part, interval, pooled, prediction, spread_interval
+from reslib.evidence.comparison import POWER, Part, decide, direction, interval, pooled, prediction, spread_interval
 
 RNG = np.random.default_rng(20151210)
 

@@ -81,7 +81,7 @@ def test_a_verdict_by_hand():
     row = public.judge("C5", FIVE)
     # mean 1.4, sd sqrt(0.1), t(0.975, 4) = 2.776: half of the interval is 2.776 * sqrt(0.1 / 5) = 0.393
     assert row["ours"].startswith("ResNet-56 − ResNet-20, test error: −1.40 [−1.79, −1.01] points over 5 authors; 5 of 5")
-    assert (row["kind"], row["n"], row["verdict"]) == ("public runs", 5, "agrees (5 of 5 sources)")
+    assert (row["scale"], row["n"], row["verdict"]) == ("public", 5, "agrees (5 of 5 sources)")
     low, high = prediction([1.0, 1.2, 1.4, 1.6, 1.8])
     assert (low, high) == pytest.approx((1.4 - 2.776 * (0.1 * 6 / 5) ** 0.5, 1.4 + 2.776 * (0.1 * 6 / 5) ** 0.5), abs=1e-3)
 

@@ -4,10 +4,12 @@ import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
 from ..recipes import Recipe
@@ -17,6 +19,7 @@ from .plan import PHOTOGRAPHS, planned_seeds, residual
 STARTED = 80.0  # percent; a net has started when its running training error is below (section 4.2's own mark)
 SLACK = 0.2  # points of error on the wrong side that contradict nothing: Table 6's smallest step
 CONFIDENCE, POWER = 0.95, 0.80
+ALPHA = (1 - CONFIDENCE) / 2  # of one-sided tests
 
 
 def train_error(record: Record) -> float:
@@ -77,11 +80,15 @@ class Part:
 
     def test(self, at: float = 0.0, alternative: str = "two-sided"):
         """scipy's t test that the difference is `at`."""
-        if self.other is not None and self.compare == "welch":
-            with warnings.catch_warnings():  # runs of one net may well reach an error at the same iteration
-                warnings.filterwarnings("ignore", "Precision loss occurred", RuntimeWarning)
+        with warnings.catch_warnings():  # runs of one net may well reach an error at the same iteration; or there are none
+            warnings.simplefilter("ignore", RuntimeWarning)
+            if self.two_samples:
                 return stats.ttest_ind(np.subtract(self.values, at), self.other, equal_var=False, alternative=alternative)
-        return stats.ttest_1samp(self.differences(), at, alternative=alternative)
+            return stats.ttest_1samp(self.differences(), at, alternative=alternative)
+
+    @property
+    def two_samples(self) -> bool:
+        return self.other is not None and self.compare == "welch"
 
     def differences(self) -> np.ndarray:
         return np.asarray(self.values, float) - (0.0 if self.other is None else np.asarray(self.other, float))
@@ -92,45 +99,41 @@ class Part:
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """Two-sided t interval of the estimate; infinite for fewer than two runs."""
-        if self.n < 2:
-            return -math.inf, math.inf
-        if self.spread == 0:  # no run differs from another
-            return self.estimate, self.estimate
-        return tuple(map(float, self.test().confidence_interval(confidence)))
+        return tuple(map(float, self.test().confidence_interval(confidence))) if self.n > 1 else (-math.inf, math.inf)
 
     @property
     def spread(self) -> float:
         """Standard deviation over seeds: of the differences, or pooled over both samples."""
-        if self.other is not None and self.compare == "welch":
+        if self.two_samples:
             return math.sqrt((np.var(self.values, ddof=1) + np.var(self.other, ddof=1)) / 2)
         return float(np.std(self.differences(), ddof=1))
 
-    @property
-    def outcome(self) -> str:
-        """ "for", "against" or "open": the whole interval on the claim's side, on the wrong one beyond the margin, or neither.
+    def p_beyond(self, at: float, side: int) -> float:
+        """Of a one-sided test: the chance of values so far above `at` (side 1), or below it (-1), if the truth lay there."""
+        p = self.test(at, "greater" if side > 0 else "less").pvalue if self.n > 1 else 1.0
+        return 1.0 if math.isnan(p) else float(p)  # no run differs from another, and all lie at `at`
 
-        Equivalence is "for" by two one-sided tests at 5 %: the 90 % interval within the threshold either way.
-        """
-        low, high = self.interval()
+    @property
+    def p_for(self) -> float:
+        """That the difference lies on the claim's side; of an equivalence, the larger of two one-sided tests."""
         if self.side == 0:
-            inner = self.interval(2 * CONFIDENCE - 1)
-            if -self.threshold < inner[0] and inner[1] < self.threshold:
-                return "for"
-            return "against" if max(low, -high) > self.threshold + self.margin else "open"
-        near, far = (low, high) if self.side > 0 else (-high, -low)
-        bound = self.side * self.threshold
-        return "for" if near > bound else "against" if far < bound - self.margin else "open"
+            return max(self.p_beyond(-self.threshold, 1), self.p_beyond(self.threshold, -1))
+        return self.p_beyond(self.threshold, self.side)
 
     @property
     def p_against(self) -> float:
-        """Of one-sided tests: the chance of values so far on the wrong side if the truth lay at the margin's edge."""
-        if self.n < 2 or self.spread == 0:
-            return 0.0 if self.outcome == "against" else 1.0
+        """That it lies on the wrong side, beyond the margin."""
         if self.side == 0:
             edge = self.threshold + self.margin
-            return float(min(self.test(edge, "greater").pvalue, self.test(-edge, "less").pvalue))
-        edge = self.threshold - self.side * self.margin
-        return float(self.test(edge, "less" if self.side > 0 else "greater").pvalue)
+            return min(self.p_beyond(edge, 1), self.p_beyond(-edge, -1))
+        return self.p_beyond(self.threshold - self.side * self.margin, -self.side)
+
+    @property
+    def outcome(self) -> str:
+        """ "for", "against" or "open", by one-sided tests at 2.5 %; an equivalence is "for" by two at 5 %."""
+        if self.p_for < (2 * ALPHA if self.side == 0 else ALPHA):
+            return "for"
+        return "against" if self.p_against < ALPHA else "open"
 
     def power(self, n: int | None = None, spread: float | None = None) -> float:
         """The chance that n runs a net (default: these) would bear out the paper's effect, with this `spread` (default: the
@@ -140,13 +143,11 @@ class Part:
             if self.n < 2 or self.spread == 0:
                 return float(self.n >= 2)
             spread = self.spread
-        kind = TTestIndPower() if self.other is not None and self.compare == "welch" else TTestPower()
-        given = {"nobs1": n or self.n} if isinstance(kind, TTestIndPower) else {"nobs": n or self.n}
+        test, n = TTestIndPower() if self.two_samples else TTestPower(), n or self.n
         if self.side == 0:
-            one = kind.power(self.threshold / spread, alpha=1 - CONFIDENCE, alternative="larger", **given)
+            one = test.power(self.threshold / spread, n, 2 * ALPHA, alternative="larger")
             return max(0.0, 2 * float(one) - 1)
-        alpha = (1 - CONFIDENCE) / 2
-        return float(kind.power(self.effect / spread, alpha=alpha, alternative="larger", **given))
+        return float(test.power(self.effect / spread, n, ALPHA, alternative="larger"))
 
     def needed(self, spread: float | None = None, power: float = POWER) -> int:
         """Runs a net that would have this power, as `power` tells it; at most 1,000."""
@@ -161,6 +162,28 @@ class Part:
         mean, low, high = (f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}" for x in numbers)
         spread = f" [{low}, {high}]" if self.n > 1 else ""
         return f"{self.what} {mean}{spread}{' ' + self.unit if self.unit else ''} (n = {self.n})"
+
+
+def decide(parts: list[Part]) -> tuple[int, list[str]]:
+    """The place in claims.WORDS of a verdict on a rule's judged parts, and why it is not a stronger one.
+
+    All must be borne out. One that is not, by a one-sided test with Holm's correction over the parts, contradicts; but only
+    where these runs would have borne out the paper's effect with a power of 80 %.
+    """
+    if all(part.outcome == "for" for part in parts):
+        return 0, []
+    rejected = multipletests([part.p_against for part in parts], ALPHA, method="holm")[0]
+    against = [part for part, is_against in zip(parts, rejected, strict=True) if is_against]
+    weak = [part for part in against if part.power() < POWER]
+    if len(weak) < len(against):
+        return 1, []
+    return 2, [f"{part.what.rstrip(':')}: power {part.power():.0%}, {part.needed()} runs a net would decide" for part in weak]
+
+
+def direction(parts: list[Part]) -> tuple[int, list[str]]:
+    """As `decide`, where a scale may say directions only: the same, the opposite, or, where parts differ, unclear."""
+    found = {part.outcome for part in parts}
+    return (0 if found == {"for"} else 1 if found == {"against"} else 2), []
 
 
 def interval(values) -> tuple[float, float, float]:
@@ -198,6 +221,14 @@ def as_planned(record: Record) -> bool:
     return record.recipe.data != "imagenet" or record.data["sha256"] == PHOTOGRAPHS
 
 
+class Asked(NamedTuple):
+    """A recipe that a rule has asked for: its runs by seed, how many are planned, and whether all must have started."""
+
+    found: dict[int, Record]
+    planned: int
+    must_start: bool
+
+
 class Runs:
     """The recorded runs of one scale that may judge: of the seeds fixed beforehand, from committed code.
 
@@ -205,7 +236,7 @@ class Runs:
     """
 
     def __init__(self, scale: str, runs: pd.DataFrame):
-        self.scale, self.asked = scale, []
+        self.scale, self.asked = scale, {}
         self.rows = runs[runs.dirty == False]  # noqa: E712 (None: unknown, not accepted)
 
     def find(self, recipe: Recipe, times: int = 1, extra: bool = False) -> dict[int, Record]:
@@ -217,19 +248,16 @@ class Runs:
 
     def __call__(self, recipe: Recipe, times: int = 1, extra: bool = False, must_start: bool = True) -> dict[int, Record]:
         """`find`, for a net of the comparison. must_start: one that never starts may not be compared with others."""
-        found, base = self.find(recipe, times, extra), recipe.at(self.scale).longer(times)
-        self.asked.append((base, found, len(planned_seeds(base, extra)), must_start))
-        return found
+        base = recipe.at(self.scale).longer(times)
+        if base not in self.asked:
+            planned = len(planned_seeds(base, extra))
+            self.asked[base] = Asked(self.find(recipe, times, extra), planned, must_start)
+        return self.asked[base].found
 
     @property
     def missing(self) -> int:
         """Planned runs of the recipes asked for that are not recorded."""
-        return sum(planned - len(found) for _, found, planned, _ in self.asked)
-
-    @property
-    def planned(self) -> int:
-        """Planned runs of the recipes asked for."""
-        return sum(planned for _, _, planned, _ in self.asked)
+        return sum(one.planned - len(one.found) for one in self.asked.values())
 
     def gate(self) -> list[str]:
         """Why this scale may only say directions, for the recipes asked for; empty if it may judge.
@@ -239,12 +267,11 @@ class Runs:
         """
         if self.scale == "extension":
             return ["it is an extension: other photographs than ImageNet's, in crops of 64 pixels"]
-        reasons = [
-            f"{len(never)} of {len(found)} runs of {base.told} never start"
-            for base, found, _, must_start in self.asked
-            if must_start and (never := [r for r in found.values() if not started(r)])
-        ]
-        if any(base.size != 32 for base, *_ in self.asked):
+        reasons = []
+        for base, (found, _, must_start) in self.asked.items():
+            never = [run for run in found.values() if must_start and not started(run)]
+            reasons += [f"{len(never)} of {len(found)} runs of {base.told} never start"] if never else []
+        if any(base.size != 32 for base in self.asked):
             reasons.append("its images are not 32x32")
         shallow, deep = (list(map(train_error, self.find(residual(depth)).values())) for depth in (20, 56))
         if min(len(shallow), len(deep)) < 3:

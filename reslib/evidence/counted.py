@@ -1,12 +1,12 @@
 """The paper's claims that are counted, not measured: C10, C11, C17 to C20, and half of C21.
 
 A count has no spread and needs no seeds: it holds or it does not. Each rule is a function of the paper's numbers
-(`claims.paper()`) that returns what was counted, part by part; its docstring is the rule.
+(`claims.paper()`) that returns what was counted, statement by statement, each with whether it bears the claim out; its
+docstring is the rule.
 """
 
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
 
 import torchvision
 from torch import nn
@@ -14,20 +14,9 @@ from torch import nn
 from ..record import load
 from ..resnet import Bottleneck, cifar_plain, cifar_resnet, imagenet_plain, imagenet_resnet
 from .counts import layers, multiply_adds, parameters, shape_of
+from .reported import claim_of
 
-
-class Counted(NamedTuple):
-    """What the paper says, and statements of what was counted, each with whether it bears the claim out."""
-
-    paper: str
-    parts: list[tuple[str, bool]]
-
-    @property
-    def verdict(self) -> str:
-        found = {holds for _, holds in self.parts}
-        if not found:
-            return "no evidence"
-        return "holds in part" if len(found) == 2 else "holds" if found == {True} else "does not hold"
+Counted = list[tuple[str, bool]]
 
 
 @cache
@@ -46,60 +35,43 @@ def vgg(depth: int) -> tuple[float, float]:
 def c10(p: dict) -> Counted:
     """ResNet-152 has fewer multiply-adds than VGG-16 and VGG-19: all layers counted, and fully connected ones left out."""
     ours, (v16, v16_conv), (v19, v19_conv) = giga(imagenet_resnet, 152), vgg(16), vgg(19)
-    return Counted(
-        "{:.1f} G against {:.1f} and {:.1f} G".format(
-            *(p[name] / 1e9 for name in ("table1.resnet152.flops", "s41.vgg16.flops", "s41.vgg19.flops"))
-        ),
-        [
-            (f"{ours:.2f} G against {v16:.2f} and {v19:.2f} G", ours < min(v16, v19)),
-            (
-                f"VGG's fully connected layers left out: against {v16_conv:.2f} and {v19_conv:.2f} G",
-                ours < min(v16_conv, v19_conv),
-            ),
-        ],
-    )
+    return [
+        (f"{ours:.2f} G against {v16:.2f} and {v19:.2f} G", ours < min(v16, v19)),
+        (f"VGG's fully connected layers left out: against {v16_conv:.2f} and {v19_conv:.2f} G", ours < min(v16_conv, v19_conv)),
+    ]
 
 
 def c11(p: dict) -> Counted:
     """Option A has exactly the parameters and the multiply-adds of the plain net: ImageNet 18, 34, CIFAR 20 to 110 layers."""
     pairs = [(imagenet_plain, imagenet_resnet, d, 224) for d in (18, 34)]
     pairs += [(cifar_plain, cifar_resnet, d, 32) for d in (20, 32, 44, 56, 110)]
-    more, added = [], []
+    more, added = {"parameters": 0, "multiply-adds": 0}, []
     for plain, residual, depth, size in pairs:
         a, b = shape_of(plain, depth), layers(shape_of(residual, depth, "A"), size)
-        more.append((b.parameters.sum() - parameters(a), b.multiply_adds.sum() - multiply_adds(a, size)))
+        more["parameters"] += abs(b.parameters.sum() - parameters(a))
+        more["multiply-adds"] += abs(b.multiply_adds.sum() - multiply_adds(a, size))
         sums = b[b.kind == "add"]
         added.append((sums.channels * sums["size"] ** 2).sum() / b.multiply_adds.sum())
-    return Counted(
-        "neither extra parameters nor computation",
-        [
-            (f"{sum(m[0] for m in more)} parameters more in {len(pairs)} pairs of nets", not any(m[0] for m in more)),
-            (
-                f"{sum(m[1] for m in more)} multiply-adds more (the additions: at most {100 * max(added):.2f} % as many)",
-                not any(m[1] for m in more),
-            ),
-        ],
-    )
+    return [
+        (f"{more['parameters']} parameters more in {len(pairs)} pairs of nets", more["parameters"] == 0),
+        (f"{more['multiply-adds']} multiply-adds more (the additions: at most {100 * max(added):.2f} % as many)",
+         more["multiply-adds"] == 0),
+    ]  # fmt: skip
 
 
 def c17(p: dict) -> Counted:
     """Plain-34 has less than a fifth of VGG-19's multiply-adds; the share is within one point of the paper's."""
-    plain, share = giga(imagenet_plain, 34), p["s33.plain34.share_of_vgg19_flops"]
-    ours = 100 * plain / vgg(19)[0]
-    return Counted(
-        f"{p['fig3.plain34.flops'] / 1e9:.1f} of {p['fig3.vgg19.flops'] / 1e9:.1f} G, {share:.0f} %",
-        [(f"{plain:.2f} of {vgg(19)[0]:.2f} G, {ours:.1f} %", ours < 20 and abs(ours - share) < 1)],
-    )
+    plain, vgg19 = giga(imagenet_plain, 34), vgg(19)[0]
+    share = 100 * plain / vgg19
+    holds = share < 20 and abs(share - p["s33.plain34.share_of_vgg19_flops"]) < 1
+    return [(f"{plain:.2f} of {vgg19:.2f} G, {share:.1f} %", holds)]
 
 
 def c18(p: dict) -> Counted:
     """A projection instead of the identity takes a bottleneck's parameters and multiply-adds to between 1.75 and 2.25 times."""
     identity, projection = (layers(shape_of(Bottleneck, 256, 64, 1, option), 56, 256) for option in "AC")
     ratios = {name: projection[name].sum() / identity[name].sum() for name in ("parameters", "multiply_adds")}
-    return Counted(
-        f"doubled ({p['s41.bottleneck_projection.cost_factor']:.0f} times)",
-        [(f"{name.replace('_', '-')} times {ratio:.3f} a block", 1.75 < ratio < 2.25) for name, ratio in ratios.items()],
-    )
+    return [(f"{name.replace('_', '-')} times {ratio:.3f} a block", 1.75 < ratio < 2.25) for name, ratio in ratios.items()]
 
 
 def c19(p: dict) -> Counted:
@@ -107,13 +79,8 @@ def c19(p: dict) -> Counted:
     ours = parameters(shape_of(cifar_resnet, 110)) / 1e6
     others = {"FitNet, 19 layers": "fitnet19", "Highway, 19 layers": "highway19", "Highway, 32 layers": "highway32"}
     millions = {name: p[f"table6.{key}.parameters"] / 1e6 for name, key in others.items()}
-    return Counted(
-        f"fewer: {p['table6.resnet110.parameters'] / 1e6:.1f} M",
-        [
-            (f"{ours:.2f} M, {'fewer' if ours < theirs else 'more'} than {name} ({theirs:.2f} M)", ours < theirs)
-            for name, theirs in millions.items()
-        ],
-    )
+    return [(f"{ours:.2f} M, {'fewer' if ours < theirs else 'more'} than {name} ({theirs:.2f} M)", ours < theirs)
+            for name, theirs in millions.items()]  # fmt: skip
 
 
 def c20(p: dict) -> Counted:
@@ -126,13 +93,10 @@ def c20(p: dict) -> Counted:
     earlier = {name: p[f"table5.{key}.top5_error"] for name, key in names.items()}
     single, ensemble = p["table4.resnet152.top5_error"], p["table5.resnet_ensemble.top5_error"]
     told, best = ", ".join(f"{name} {error:g}" for name, error in earlier.items()), min(earlier.values())
-    return Counted(
-        f"a single ResNet-152 {single:.2f} % (validation), an ensemble {ensemble:.2f} % (test)",
-        [
-            (f"{single:.2f} % (validation) against ensembles (test) {told} %", single < best),
-            (f"{ensemble:.2f} % (test) against {best:.2f} %, the best of these", ensemble < best),
-        ],
-    )
+    return [
+        (f"{single:.2f} % (validation) against ensembles (test) {told} %", single < best),
+        (f"{ensemble:.2f} % (test) against {best:.2f} %, the best of these", ensemble < best),
+    ]
 
 
 def c21(p: dict) -> Counted:
@@ -144,7 +108,7 @@ def c21(p: dict) -> Counted:
     equal = sum(abs(error - extended["train_error"]) <= 0.01 for error, extended in found)
     changed = max((extended["logit_difference"] for _, extended in found), default=0.0)
     text = f"equal training error in {equal} of {len(found)} runs (largest change of a logit {changed:.1g})"
-    return Counted("the same by construction", [(text, equal == len(found))] if found else [])
+    return [(text, equal == len(found))] if found else []
 
 
 COUNTED: dict[str, Callable[[dict], Counted]] = {
@@ -152,11 +116,19 @@ COUNTED: dict[str, Callable[[dict], Counted]] = {
 }  # fmt: skip
 
 
+def verdict(parts: Counted) -> str:
+    """What statements say together."""
+    found = {holds for _, holds in parts}
+    if not found:
+        return "no evidence"
+    return "holds in part" if len(found) == 2 else "holds" if found == {True} else "does not hold"
+
+
 def row(claim: str, p: dict) -> dict:
     """A row of the table of verdicts: scale, claim, paper, ours, n, verdict. p: the paper's numbers, `claims.paper()`."""
-    found = COUNTED[claim](p)
-    ours = "; ".join(text for text, _ in found.parts)
-    return {"scale": "counted", "claim": claim, "paper": found.paper, "ours": ours, "n": "exact", "verdict": found.verdict}
+    parts = COUNTED[claim](p)
+    return {"scale": "counted", "claim": claim, "paper": claim_of(claim).paper, "ours": "; ".join(text for text, _ in parts),
+            "n": "exact", "verdict": verdict(parts)}  # fmt: skip
 
 
 def sentence(claim: str, p: dict) -> str:

@@ -8,11 +8,12 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper: where it stands, what it says, what would show it."""
+    """One claim of the paper: where it stands, what it says, its numbers in short, what would show it."""
 
     id: str
     where: str
     text: str
+    paper: str
     would_show: str
 
     @property
@@ -27,6 +28,11 @@ def _table(name: str) -> list[dict[str, str]]:
 
 
 CLAIMS = tuple(Claim(**row) for row in _table("claims.csv"))
+
+
+def claim_of(rule: str) -> Claim:
+    """The claim that a rule, C8a, belongs to."""
+    return next(claim for claim in CLAIMS if claim.id == rule.rstrip("abc"))
 
 
 @cache

@@ -240,7 +240,7 @@ def verdict(table: pd.DataFrame, side: int) -> tuple[str, int, int]:
 
 
 def judge(claim: str, frame: pd.DataFrame | None = None) -> dict:
-    """A claim by RULE, for the table of claims: kind, claim, paper, ours (a sentence), n (authors), verdict.
+    """A claim by RULE, for the table of claims: scale, claim, ours (a sentence), n (authors), verdict.
 
     frame: rows of `reruns()`, all if None. n is the number of authors of the weakest part, 0 where there is none.
     """
@@ -256,18 +256,4 @@ def judge(claim: str, frame: pd.DataFrame | None = None) -> dict:
     word = next(word for word in ("disagrees", "too few", "agrees") if word in words)
     *_, k, m = min((part for part in found if part[0] == word), key=lambda part: (part[1], part[3]))
     of = {"agrees": f" ({k} of {m} sources)", "disagrees": f" ({m - k} of {m} sources)", "too few": ""}
-    return {"kind": "public runs", "claim": claim, "paper": _paper_says(claim), "ours": "; ".join(said), "n": m,
-            "verdict": word + of[word]}  # fmt: skip
-
-
-def _paper_says(claim: str) -> str:
-    """The paper's own numbers on CIFAR-10, where it gives them."""
-    error = {depth: paper()[f"table6.resnet{depth}.test_error"] for depth in (20, 56, 110, 1202)}
-    mean = paper()["table6.resnet110.test_error_mean"]
-    return {
-        "C1": "higher (Fig. 1)", "C6": "plain nets are worse (Fig. 6)", "C15": "generally smaller (Fig. 7)",
-        "C5": f"ResNet-20 {error[20]:.2f}, ResNet-56 {error[56]:.2f}",
-        "C13": f"ResNet-20 {error[20]:.2f}, -56 {error[56]:.2f}, -110 {mean:.2f} (mean of five)",
-        "C16": f"ResNet-110 {error[110]:.2f}, ResNet-1202 {error[1202]:.2f}",
-        "C19": f"ResNet-110 {mean:.2f} (mean of five), Highway {paper()['table6.highway19.test_error']:.2f}",
-    }[claim]  # fmt: skip
+    return {"scale": "public", "claim": claim, "ours": "; ".join(said), "n": m, "verdict": word + of[word]}

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from statsmodels.stats.multitest import multipletests
 from torch import Tensor, nn
 
 from .. import data, probes
@@ -21,7 +20,7 @@ from ..files import renamed
 from ..machine import environment
 from ..recipes import CIFAR
 from ..record import folder
-from .comparison import CONFIDENCE, POWER, Part
+from .comparison import Part, decide
 
 DEPTHS = (20, 32, 44, 56, 110)
 SEEDS = tuple(range(100, 110))  # of the weights; each also takes its own 64 images
@@ -122,14 +121,10 @@ def judge(frame: pd.DataFrame | None = None) -> dict:
     When this was written, recorded runs at 16x16 and pilot draws had shown that the gradient of plain nets grows backward.
     """
     judged = parts(table() if frame is None else frame)
-    row = {"kind": "at the start", "scale": "start", "claim": "C22", "paper": "largely addressed", "ours": "", "n": 0}
     if not judged:
-        return row | {"verdict": "no evidence"}
+        return {"scale": "start", "claim": "C22", "ours": "", "n": 0, "verdict": "no evidence"}
     rounded = ((part.what, *(round(x, 3) + 0.0 for x in (part.estimate, *part.interval()))) for part in judged)
     told = "; ".join("{} {:.3f} [{:.3f}, {:.3f}]".format(*part) for part in rounded)
-    tests = multipletests([part.p_against for part in judged], (1 - CONFIDENCE) / 2, method="holm")[0]
-    beyond = any(test and part.power() >= POWER for test, part in zip(tests, judged, strict=True))
-    verdict = "contradicted" if beyond else "undecided"
-    verdict = "supported" if all(part.outcome == "for" for part in judged) else verdict
-    verdict = {"ours": f"decades a layer, {told}", "verdict": f"{verdict} at initialisation"}
-    return row | verdict | {"n": min(part.n for part in judged)}
+    word = ("supported", "contradicted", "undecided")[decide(judged)[0]]
+    return {"scale": "start", "claim": "C22", "ours": f"decades a layer, {told}", "n": min(part.n for part in judged),
+            "verdict": f"{word} at initialisation"}  # fmt: skip
