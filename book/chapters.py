@@ -8,6 +8,7 @@ import hashlib
 import html
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -135,7 +136,8 @@ def call(*words, failure, note=None, shell=None):
     """
     here = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}  # figures belong into the page
     if note:
-        here |= {"BOOK_TRACE": str(note), "BOOK_TRACE_ROOTS": os.pathsep.join([str(ROOT / "reslib"), str(records())])}
+        roots = (ROOT / "reslib", BOOK / "_trace", records())
+        here |= {"BOOK_TRACE": str(note), "BOOK_TRACE_ROOTS": os.pathsep.join(map(str, roots))}
         here["PYTHONPATH"] = os.pathsep.join(filter(None, [str(BOOK / "_trace"), here.get("PYTHONPATH")]))
         here["IPYTHONDIR"] = shell
     with tempfile.TemporaryFile() as said:
@@ -176,8 +178,9 @@ def still(notebook):
                 output["data"] = {}
             figure = cell["metadata"].get("mystnb", {})
             words, drawn = figure.get("image", {}).get("alt"), "".join(output.get("data", {}).get("text/html", ""))
-            if words and drawn:  # what its author says of a figure stands before its numbers
-                output["data"]["text/html"] = drawn.replace('aria-label="', f'aria-label="{html.escape(words)} ')
+            if words and drawn:  # its author's words for the reader who cannot see it
+                told = f'aria-label="{html.escape(words)}"'
+                output["data"]["text/html"] = re.sub('aria-label="[^"]*"', lambda _, told=told: told, drawn)
             if "figure" in figure and list(output.get("data", {})) == ["text/plain"]:
                 output["data"] = {}
         if "outputs" in cell:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import links
+import pages
 
 BOOK = Path(__file__).resolve().parent
 ICON = re.compile(r"\bfa-([a-z0-9-]+)")
@@ -34,7 +35,6 @@ def finish(site, scripts, done):
 
 def evidence(site, notebook):
     """Write what a chapter shows as CSV and SVG, and what it has read as JSON; returns (CSV by figure's name, its sidecar)."""
-    from reslib.evidence import svg
     from reslib.record import folder
 
     sidecar = json.loads(notebook.with_suffix(".json").read_text())
@@ -50,7 +50,7 @@ def evidence(site, notebook):
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         name = cell["metadata"].get("mystnb", {}).get("figure", {}).get("name", "")
         for output in cell.get("outputs", ()):
-            if name and (drawn := svg.alone("".join(output.get("data", {}).get("text/html", "")))):
+            if name and (drawn := pages.alone("".join(output.get("data", {}).get("text/html", "")))):
                 (target / f"{name}.svg").write_text(drawn, encoding="utf-8")
             if name and "text/csv" in output.get("data", {}):
                 (target / f"{name}.csv").write_text("".join(output["data"]["text/csv"]), encoding="utf-8")

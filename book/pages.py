@@ -180,20 +180,26 @@ def cards(notebooks):
 
 def thumbnail(notebook):
     """The first figure of an executed notebook: its file's ending and its bytes; None where it has none."""
-    from reslib.evidence import svg
-
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         if "figure" in cell["metadata"].get("mystnb", {}):
             for output in cell.get("outputs", []):
                 data = {
                     kind: value if isinstance(value, str) else "".join(value) for kind, value in output.get("data", {}).items()
                 }
-                if drawn := svg.alone(data.get("text/html", "")):
+                if drawn := alone(data.get("text/html", "")):
                     return "svg", drawn.encode()
                 if "image/svg+xml" in data:
                     return "svg", data["image/svg+xml"].encode()
                 if "image/png" in data:
                     return "png", base64.b64decode(data["image/png"])
+    return None
+
+
+def alone(page):
+    """The first drawing in a piece of a page, as a file of its own on a white ground; None where there is none."""
+    if found := re.search(r'<svg class="(plot-wide" .*?style=")(.*?</svg>)', page, re.S):
+        look = "color-scheme:light;font-family:sans-serif;"
+        return f'<svg xmlns="http://www.w3.org/2000/svg" class="drawn {found[1]}{look}{found[2]}'
     return None
 
 

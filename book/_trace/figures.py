@@ -1,24 +1,33 @@
-"""Run by IPython before a chapter: every figure and table that is displayed carries its data, as text/csv beside the picture.
+"""Run by IPython before a chapter: figures are drawn for the book's pages (drawn.py), and figures and tables carry their data.
 
-What stands in the CSV is what is drawn: panel, series, x, y. build.py writes it into the book; the notebook's code is the same.
+The data are text/csv beside the picture, what is drawn: panel, series, x, y. build.py writes it into the book. The notebook's
+code is the same.
 """
 
 
-def _carry_data():
+def _for_the_book():
     import csv
     import io
 
     from IPython import get_ipython
-    from IPython.core.formatters import BaseFormatter
+    from IPython.core.formatters import BaseFormatter, HTMLFormatter
     from traitlets import ObjectName, Unicode
+
+    # both by name: what is not imported yet cannot be registered, and pyplot's own set-up unregisters
+
+    class Page(HTMLFormatter):
+        def __call__(self, shown):
+            if (type(shown).__module__, type(shown).__name__) != ("matplotlib.figure", "Figure"):
+                return super().__call__(shown)
+            from drawn import html
+
+            return html(shown)
 
     class Data(BaseFormatter):
         format_type = Unicode("text/csv")
         print_method = ObjectName("_repr_csv_")
 
-        def __call__(
-            self, shown
-        ):  # by name: what is not imported yet cannot be registered, and pyplot's own set-up unregisters
+        def __call__(self, shown):
             kind = type(shown).__name__ if type(shown).__module__.startswith(("matplotlib", "pandas")) else ""
             tables = {"DataFrame": lambda table: table.to_csv(), "Styler": lambda table: table.data.to_csv()}
             return (tables | {"Figure": drawn}).get(kind, lambda other: None)(shown)
@@ -49,8 +58,9 @@ def _carry_data():
         return text.getvalue() if rows else None
 
     display = get_ipython().display_formatter
-    display.formatters["text/csv"] = Data(parent=display)
+    display.formatters |= {"text/html": Page(parent=display), "text/csv": Data(parent=display)}
+    display.formatters["image/svg+xml"].enabled = False  # JupyterLab's own picture of a figure
 
 
-_carry_data()
-del _carry_data
+_for_the_book()
+del _for_the_book

@@ -4,26 +4,49 @@ Plain nets are dashed and orange, residual nets solid and blue, the darker the d
 figures can be read in greyscale and by the colour-blind.
 """
 
+import sys
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
 from ..recipes import Recipe
-from . import svg
 
+NARROW = 4.1  # inches: on a telephone of 360 pixels, letters keep their size
 DEPTHS = (8, 14, 20, 32, 44, 56, 110, 1202)
 OTHER = "#555555"
 RESIDUAL_HUE, PLAIN_HUE = "#1c6fd1", "#d95f02"
 
 
+def _linear(colour) -> list[float]:
+    return [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+
+
+def luminance(colour) -> float:
+    """Relative luminance, 0 (black) to 1 (white), as WCAG 2 defines it."""
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), _linear(colour), strict=True))
+
+
+def tinted(colour, wanted: float) -> str:
+    """The colour at another luminance: dimmed or brightened, or mixed with white where that is not enough."""
+    channels, now = _linear(colour), luminance(colour)
+    if now:
+        factor = min(wanted / now, 1 / max(channels))
+        channels, now = [c * factor for c in channels], now * factor
+    if wanted > now:
+        channels = [c + (1 - c) * (wanted - now) / (1 - now) for c in channels]
+    return to_hex([12.92 * c if c <= 0.0031308 else 1.055 * min(c, 1) ** (1 / 2.4) - 0.055 for c in channels])
+
+
 def shades(hue: str, n: int) -> list[str]:
     """n shades of a hue, light to dark in equal ratios, each 3 to 1 or more from a white page (its twin from a dark one)."""
     steps = (3.15 * (14 / 3.15) ** (i / max(1, n - 1)) for i in range(n))  # contrasts with white
-    return [svg.tinted(hue, 1.05 / step - 0.05) for step in steps]
+    return [tinted(hue, 1.05 / step - 0.05) for step in steps]
 
 
 PALETTE = dict(zip(DEPTHS, shades(RESIDUAL_HUE, len(DEPTHS)), strict=True))  # residual nets, by depth
@@ -36,20 +59,14 @@ def colour(depth: int, plain: bool = False) -> str:
 
 
 def style() -> None:
-    """Set the look of all figures of a notebook, and let it display them as SVG within the page."""
+    """Set the look of all figures of a notebook."""
     sns.set_theme(context="notebook", style="whitegrid", font_scale=0.85)
     plt.rcParams.update({"figure.figsize": (8, 3.6), "figure.dpi": 110, "figure.constrained_layout.use": True,
                          "figure.facecolor": "none", "axes.facecolor": "none", "legend.frameon": False})  # fmt: skip
-    try:
-        from IPython import get_ipython
+    if (ipython := sys.modules.get("IPython")) and (shell := ipython.get_ipython()):
         from matplotlib_inline.config import InlineBackend
-    except ImportError:  # a script
-        return
-    if shell := get_ipython():
-        plt.figure()  # now, so that the notebook's own way to show figures is set up, and can be replaced
-        plt.close()
-        InlineBackend.instance(parent=shell).figure_formats = set()
-        shell.display_formatter.formatters["text/html"].for_type(Figure, svg.html)
+
+        InlineBackend.instance(parent=shell).figure_formats = {"svg"}
 
 
 def about(recipe: Recipe, n: int) -> str:
@@ -233,7 +250,7 @@ def architecture(nets: dict[str, pd.DataFrame], source: str = "image", kinds=LAY
 
 def _alone(title: str, frame: pd.DataFrame, source: str, kinds: tuple[str, ...], height: float) -> Figure:
     """One net of an architecture, for a page too narrow for two."""
-    figure = Figure(figsize=(svg.NARROW, height))
+    figure = Figure(figsize=(NARROW, height))
     architecture({title: frame}, source, kinds, figure.add_subplot())
     return figure
 

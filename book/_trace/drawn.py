@@ -1,6 +1,6 @@
 """Figures as SVG inside a page: light and dark, wide and for a telephone, described in words, with the data they show.
 
-A notebook's `plots.style()` makes `html` the way in which matplotlib figures are displayed. An SVG that stands in the page
+While the book runs its chapters, `html` is how matplotlib figures are displayed (figures.py). An SVG that stands in the page
 itself, not behind <img>, has the page's letters and takes part in its dark mode: every colour gets a twin that stands out from
 a dark page as much as itself from a white one. A narrow drawing, its panels one below the other, stands beside the wide one;
 the book's figures.css shows the one that fits.
@@ -15,24 +15,19 @@ from base64 import b64decode, b64encode
 from collections import Counter
 from functools import partial
 
+import charts
 import matplotlib.pyplot as plt
 from matplotlib.collections import QuadMesh
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from PIL import Image
 
-from . import interactive, words
+from reslib.evidence.plots import NARROW, luminance, tinted
 
 DARK_PAGE = 0.0091  # relative luminance of #14181e, the book's dark background
-NARROW = 4.1  # inches: on a telephone of 360 pixels, letters keep their size
 SEEN = 0.298  # luminance of lines: 3 to 1 on white
 READABLE = 0.18  # luminance of letters: 4.6 to 1 on white, and their dark twins on the dark page
-
-
-def luminance(colour) -> float:
-    """Relative luminance, 0 (black) to 1 (white), as WCAG 2 defines it."""
-    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), _linear(colour), strict=True))
 
 
 def contrast(a: float, b: float) -> float:
@@ -40,41 +35,30 @@ def contrast(a: float, b: float) -> float:
     return (max(a, b) + 0.05) / (min(a, b) + 0.05)
 
 
-def tinted(colour, wanted: float) -> str:
-    """The colour at another luminance: dimmed or brightened, or mixed with white where that is not enough."""
-    channels, now = _linear(colour), luminance(colour)
-    if now:
-        factor = min(wanted / now, 1 / max(channels))
-        channels, now = [c * factor for c in channels], now * factor
-    if wanted > now:
-        channels = [c + (1 - c) * (wanted - now) / (1 - now) for c in channels]
-    return to_hex([12.92 * c if c <= 0.0031308 else 1.055 * min(c, 1) ** (1 / 2.4) - 0.055 for c in channels])
-
-
 def dark(colour) -> str:
     """What stands out from the dark page as much as the colour does from white."""
     return tinted(colour, min(1, contrast(luminance(colour), 1) * (DARK_PAGE + 0.05) - 0.05))
 
 
-def _linear(colour):
-    return [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
-
-
 def html(figure: Figure) -> str:
     """The figure for a page: its SVG, a narrow one where it has lines or several panels, the data of its lines as JSON."""
-    panels = interactive.panels(figure)
-    alt = words.describe(figure)
-    parts = [svg(figure, alt, "plot-wide")]
+    parts = [svg(figure, "plot-wide")]
     if apart := getattr(figure, "apart", None):  # a diagram knows how to draw itself in parts
-        parts += [svg(part, words.describe(part), "plot-narrow") for part in apart()]
+        parts += [svg(part, "plot-narrow") for part in apart()]
     elif figure.get_size_inches()[0] > NARROW + 1 and any(ax.axison and not ax.images for ax in figure.axes):
-        parts.append(svg(figure, alt, "plot-narrow", narrow=True))
-    return f'<div class="drawn">{"".join(parts)}{interactive.script(panels)}</div>'
+        parts.append(svg(figure, "plot-narrow", narrow=True))
+    return f'<div class="drawn">{"".join(parts)}{charts.script(charts.panels(figure, dark))}</div>'
 
 
-def svg(figure: Figure, alt: str, kind: str, narrow: bool = False) -> str:
+def told(figure: Figure) -> str:
+    """What the figure shows, for the reader who cannot see it, where its author does not say so: its label, or its axes."""
+    panels = [f"{ax.get_title()} {charts.label(ax, 'y')} over {charts.label(ax, 'x')}".strip() for ax in figure.axes]
+    return figure.get_label() or f"A figure of {len(panels)} panel{'s' * (len(panels) != 1)}: {'; '.join(panels)}"
+
+
+def svg(figure: Figure, kind: str, narrow: bool = False) -> str:
     """The figure as an <svg> element with a description for those who cannot see it; the figure is left as it was."""
-    undo = _narrowed(figure) if narrow else []
+    alt, undo = told(figure), _narrowed(figure) if narrow else []
     for ax in figure.axes:
         undo += _direct_labels(ax)
         meshes = [mesh for mesh in ax.collections if isinstance(mesh, QuadMesh)]
@@ -102,14 +86,6 @@ def svg(figure: Figure, alt: str, kind: str, narrow: bool = False) -> str:
         f'<svg class="{kind}" role="img" aria-label="{markup.escape(alt)}" viewBox="{view}" style="{look}" '
         f'xmlns:xlink="http://www.w3.org/1999/xlink">{body}</svg>'
     )
-
-
-def alone(page: str) -> str | None:
-    """The first drawing in a piece of a page, as a file of its own on a white ground; None where there is none."""
-    if found := re.search(r'<svg class="(plot-wide" .*?style=")(.*?</svg>)', page, re.S):
-        look = "color-scheme:light;font-family:sans-serif;"
-        return f'<svg xmlns="http://www.w3.org/2000/svg" class="drawn {found[1]}{look}{found[2]}'
-    return None
 
 
 def _lighter(body: str) -> str:
