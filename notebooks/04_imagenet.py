@@ -515,19 +515,19 @@ def disagreement(predictions):  # mean share of images on which two of the nets 
 # %% mystnb={"figure": {"caption": "Votes of recorded CIFAR-10 nets, an analogue of Table 5: % of the 10,000 test images. The vote is lower than the best net chosen afterwards on the same images.", "name": "tab-imagenet-votes"}} tags=["hide-input"]
 own = [run for run in record.load() if run.recipe.scale == "paper"]
 own = [run for run in own if run.recipe.data == "cifar10"]
-groups = {"our nets, plain and residual": own}
-groups["public residual nets, audited"] = [a for a in load_audits() if a.shortcut]
+audits = [a for a in load_audits() if a["shortcut"]]
+groups = {  # test errors, and packed predictions
+    "our nets, plain and residual": [(run.final["test_error"], run.test_predictions) for run in own],
+    "public residual nets, audited": [(a["measured"]["test_error"], a["test_predictions"]) for a in audits],
+}
 there = (data_folder() / "cifar-10-batches-py" / "test_batch").is_file()
 labels = reslib.data.images(CIFAR, train=False).labels if there else None
 rows = []
 for name, runs in groups.items():
     if len(runs) < 2:
         continue
-    final = [r.final if runs is own else r.measured for r in runs]
-    errors = [one["test_error"] for one in final]
-    best = int(np.argmin(errors))
-    order = [best, *(i for i in range(len(runs)) if i != best)]
-    predictions = np.stack([runs[i].predictions() for i in order])
+    errors, packed = zip(*sorted(runs, key=lambda run: run[0]), strict=True)  # the best first
+    predictions = np.stack([record.unpack(one) for one in packed])
     voted = "needs CIFAR-10"
     if there:
         voted = f"{100 * (vote(predictions) != labels).mean():.2f}"

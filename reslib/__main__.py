@@ -279,9 +279,9 @@ def audit(
             failed = True
             print(in_a_line(found), file=sys.stderr, flush=True)
             continue
-        said = ", ".join(f"{kind} {error:.2f} %" for kind, error in found.reported.items()) or "nothing"
-        print(f"{write_audit(found, out)}: test error {found.measured['test_error']:.2f} %; reported: {said}; agrees with "
-              f"{found.agrees_with or 'none'}", flush=True)  # fmt: skip
+        said = ", ".join(f"{kind} {error:.2f} %" for kind, error in found["reported"].items()) or "nothing"
+        print(f"{write_audit(found, out)}: test error {found['measured']['test_error']:.2f} %; reported: {said}; agrees with "
+              f"{found['agrees_with'] or 'none'}", flush=True)  # fmt: skip
     if failed:
         sys.exit(1)
 

@@ -12,12 +12,11 @@ import re
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -29,7 +28,7 @@ from ..recipes import CIFAR
 from ..record import folder as records_folder
 from ..record import pack, refuse_constant, short, unpack
 from ..weights import SUFFIXES, read_weights
-from .published import Source, describe, name_of, reported
+from .published import describe, name_of, reported
 from .weights import readings
 
 KIND, SCHEMA = "audit", 1
@@ -42,75 +41,34 @@ reslib's own nets. Nets that were trained on crops with a black border lose by t
 its own statistics, 11.03 % with these, and 9.61 % with statistics over such crops."""
 
 
-@dataclass
-class Audit:
-    """What was measured of one published net, beside what its source reports."""
-
-    source: str  # owner/repo
-    commit: str | None
-    licence: str | None
-    path: str  # of the weights, in the repository
-    weights_sha256: str  # of that file
-    net: str  # "plain20", "resnet20-A"
-    depth: int
-    shortcut: str | None
-    zero_channels: str | None  # of option A in the source's own code: "last" or "around"
-    preprocessing: dict  # mean and std: see Source
-    reported: dict[str, float]  # test error in percent: "final", "best", "stated" (see `published.reported`)
-    measured: dict[str, float]  # MEASURED
-    agrees_with: str | None  # the first of reported's that the measured test error meets within the tolerance
-    tolerance: float  # percent
-    probes: dict[str, list]  # as `probes.probe` gives them, of the first 64 training images, not augmented
-    test_predictions: str  # classes of the test images, moving BN statistics, packed as in a record
-    data: dict
-    environment: dict
-    time: dict
-    kind: str = KIND
-    schema: int = SCHEMA
-
-    @property
-    def name(self) -> str:
-        return f"{self.source.replace('/', '+')}-{self.net}-{self.weights_sha256[:8]}"
-
-    def predictions(self) -> np.ndarray:
-        """The predicted classes of the test images, uint8 (n,), in their order."""
-        return unpack(self.test_predictions)
-
-    def probe_frame(self) -> pd.DataFrame:
-        """The probes, one row a layer; `depth` counts the layers from 1, the stem."""
-        return pd.DataFrame(self.probes).assign(depth=range(1, len(self.probes["layer"]) + 1))
-
-
 def agreement(reported: dict[str, float], measured: float) -> str | None:
     """Which reported test error is the measured one: "final", "best" or "stated", the first that is; None: no one."""
     return next((k for k in ("final", "best", "stated") if abs(reported.get(k, math.inf) - measured) <= TOLERANCE), None)
 
 
-def batches(images: data.Images, source: Source, data_dir=None) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(images: data.Images, source: dict, data_dir=None) -> Iterator[tuple[Tensor, Tensor]]:
     """All images in their order, (x - mean) / std, x in [0, 1]: float32 (B, 3, H, W) channels_last; labels int64 (B,)."""
-    mean = data.mean_image(CIFAR, data_dir) if source.mean == "image" else source.mean
-    mean, std = (torch.tensor(a, dtype=torch.float32) for a in (mean, source.std))
+    mean = data.mean_image(CIFAR, data_dir) if source["mean"] == "image" else source["mean"]
+    mean, std = (torch.tensor(a, dtype=torch.float32) for a in (mean, source["std"]))
     for i in range(0, len(images.labels), CIFAR.batch):
         x = torch.from_numpy(data.BYTE[images.pixels[i : i + CIFAR.batch]])
         yield ((x - mean) / std).permute(0, 3, 1, 2), torch.from_numpy(images.labels[i : i + CIFAR.batch])
 
 
-def choose(path: str, source: Source, tensors: dict, few: list) -> tuple[str | None, str | None, nn.Module]:
-    """The reading of the weights that their path and the source call for: (shortcut, zero channels, net).
+def choose(path: str, tensors: dict, few: list) -> tuple[str | None, str | None, nn.Module]:
+    """The reading of the weights that their path calls for: (shortcut, zero channels, net).
 
-    What neither says, the error on the training batches `few` does: the first reading below 50 %, or else the first.
+    What it does not say, the error on the training batches `few` does: the first reading below 50 %, or else the first.
     """
     found, names = list(readings(tensors)), re.findall("plain|resnet|residual", path.lower())
     if names:
         found = [reading for reading in found if (reading[0] is None) == (names[-1] == "plain")] or found
-    if source.zero_channels:
-        found = [reading for reading in found if reading[1] in (None, source.zero_channels)]
     good = (reading for reading in found if evaluation.evaluate(reading[2], few)["top1_error"] < 50)
     return found[0] if len(found) == 1 else next(good, found[0])
 
 
-def measure(path: Path, folder: Path, source: Source, data_dir=None) -> Audit:
-    """Load the weights `path` of the source in `folder` and measure them.
+def measure(path: Path, folder: Path, source: dict, data_dir=None) -> dict:
+    """Load the weights `path` of the source in `folder`, measure them, and return the audit, as it is written.
 
     Raises ValueError, naming the file, if they cannot be read or fit no net of reslib; as `data.images`.
     """
@@ -120,7 +78,7 @@ def measure(path: Path, folder: Path, source: Source, data_dir=None) -> Audit:
     said = ({} if best is None else {"best": best}) | reported(source, folder, path)
     name, few = path.relative_to(folder).as_posix(), list(islice(batches(train, source, data_dir), 8))
     try:
-        shortcut, zeros, net = choose(name, source, tensors, few)
+        shortcut, zeros, net = choose(name, tensors, few)
     except ValueError as error:
         raise ValueError(f"{path} {error}.") from None
     net = net.to(memory_format=torch.channels_last)
@@ -135,21 +93,24 @@ def measure(path: Path, folder: Path, source: Source, data_dir=None) -> Audit:
     measured = dict(zip(MEASURED, [short(s[key]) for s in scores for key in ("top1_error", "loss")], strict=True))
     images, labels = few[0]
     n = probes.PIXELS // CIFAR.size**2
-    probed = probes.probe(net, images[:n], labels[:n])
-    return Audit(
-        source=name_of(folder), commit=source.commit, licence=source.licence, path=name,
-        weights_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        net=replace(CIFAR, depth=depth, shortcut=shortcut).net_name, depth=depth, shortcut=shortcut, zero_channels=zeros,
-        preprocessing={"mean": source.mean, "std": source.std}, reported=said, measured=measured,
-        agrees_with=agreement(said, measured["test_error"]), tolerance=TOLERANCE,
-        probes=short(probed),
-        test_predictions=pack(logits.argmax(1).numpy()), data=data.contents(CIFAR, data_dir=data_dir),
-        environment=environment(torch.device("cpu"), torch.get_num_threads()),
-        time={"start": start, "seconds": round(time.monotonic() - began, 1)},
-    )  # fmt: skip
+    return {
+        "kind": KIND, "schema": SCHEMA, "source": name_of(folder), "commit": source["commit"], "licence": source["licence"],
+        "path": name, "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "net": replace(CIFAR, depth=depth, shortcut=shortcut).net_name, "depth": depth, "shortcut": shortcut,
+        "zero_channels": zeros,  # of option A in the source's own code: "last" or "around"
+        "preprocessing": {"mean": source["mean"], "std": source["std"]},
+        "reported": said,  # test error in percent: see `published.reported`
+        "measured": measured,
+        "agrees_with": agreement(said, measured["test_error"]), "tolerance": TOLERANCE,
+        "probes": short(probes.probe(net, images[:n], labels[:n])),  # of the first 64 training images, not augmented
+        "test_predictions": pack(logits.argmax(1).numpy()),  # with moving BN statistics, as in a record
+        "data": data.contents(CIFAR, data_dir=data_dir),
+        "environment": environment(torch.device("cpu"), torch.get_num_threads()),
+        "time": {"start": start, "seconds": round(time.monotonic() - began, 1)},
+    }  # fmt: skip
 
 
-def audit_folder(folder: Path, data_dir=None) -> Iterator[Audit | ValueError]:
+def audit_folder(folder: Path, data_dir=None) -> Iterator[dict | ValueError]:
     """Measure every net of the sources in a folder, or of the one source that it is; what is wrong with one is yielded too.
 
     Raises ValueError if there is no source in it; as `data.images`.
@@ -176,12 +137,16 @@ def audit_folder(folder: Path, data_dir=None) -> Iterator[Audit | ValueError]:
 # --- records ---------------------------------------------------------------------------------------------------------
 
 
-def write_audit(audit: Audit, folder: str | Path) -> Path:
+def name(audit: dict) -> str:
+    """Of an audit's file."""
+    return f"{audit['source'].replace('/', '+')}-{audit['net']}-{audit['weights_sha256'][:8]}"
+
+
+def write_audit(audit: dict, folder: str | Path) -> Path:
     """Write an audit under its name into `folder`. Raises ValueError if it holds NaN or infinity."""
-    path = Path(folder) / f"{audit.name}.json"
-    values = {"kind": audit.kind, "schema": audit.schema} | asdict(audit)
+    path = Path(folder) / f"{name(audit)}.json"
     try:
-        lines = [f" {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in values.items()]
+        lines = [f" {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in audit.items()]
     except ValueError:
         raise ValueError(f"{path.name}: the audit holds NaN or infinity and was not written.") from None
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,26 +155,25 @@ def write_audit(audit: Audit, folder: str | Path) -> Path:
     return path
 
 
-def read_audit(path: str | Path) -> Audit:
+def read_audit(path: str | Path) -> dict:
     """Read one audit. Raises ValueError, naming the file, if it is none, or one that was changed or damaged."""
     path = Path(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
-        if not isinstance(values, dict) or (values.get("kind"), values.get("schema")) != (KIND, SCHEMA):
+        audit = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+        if not isinstance(audit, dict) or (audit.get("kind"), audit.get("schema")) != (KIND, SCHEMA):
             raise ValueError(f"its kind and schema are not {KIND!r} and {SCHEMA}, which this version of reslib reads")
-        audit = Audit(**values)
-        if path.name != f"{audit.name}.json":
-            raise ValueError(f"its name is not that of its net and weights, {audit.name}.json")
-        if lacking := [name for name in MEASURED if not isinstance(audit.measured.get(name), int | float)]:
-            raise ValueError(f"its measured {lacking[0]} is no number")
-        if audit.agrees_with != agreement(audit.reported, audit.measured["test_error"]):
-            raise ValueError("its agrees_with does not follow from what is reported and measured")
-        if len(audit.predictions()) != audit.data["test"]:
-            raise ValueError("its predictions are not as many as its test images")
-        if len(audit.probe_frame()) != audit.depth - 1:
-            raise ValueError("its probes are not one a convolution")
-        if lacking := [name for name in ("commit", "dirty") if name not in audit.environment]:
-            raise ValueError(f"its environment lacks {lacking[0]!r}")
+        numbers = [audit["measured"].get(key) for key in MEASURED]
+        must = {
+            "its name is that of its net and weights": path.stem == name(audit),
+            "what was measured is numbers": all(isinstance(number, int | float) for number in numbers),
+            "its agrees_with follows from what is reported and measured":
+                audit["agrees_with"] == agreement(audit["reported"], audit["measured"].get("test_error", math.nan)),
+            "its predictions are as many as its test images": len(unpack(audit["test_predictions"])) == audit["data"]["test"],
+            "its probes are one a convolution": len(audit["probes"]["layer"]) == audit["depth"] - 1,
+            "its environment has a commit": {"commit", "dirty"} <= set(audit["environment"]),
+        }  # fmt: skip
+        if broken := [what for what, holds in must.items() if not holds]:
+            raise ValueError(f"it does not hold that {broken[0]}")
     except KeyError as error:
         raise ValueError(f"{path} is not a readable audit: {error} is missing.") from None
     except (AttributeError, TypeError, ValueError, zlib.error) as error:
@@ -217,24 +181,16 @@ def read_audit(path: str | Path) -> Audit:
     return audit
 
 
-def load_audits(where=None) -> list[Audit]:
+def load_audits(where=None) -> list[dict]:
     """Every audit in a folder (default: audits/ beside the records), by name."""
     return [read_audit(p) for p in sorted(Path(where or records_folder() / "audits").glob("*.json"))]
 
 
 def audits(where=None) -> pd.DataFrame:
-    """One row a published net of a folder (default: audits/ beside the records).
-
-    Columns: name, source, commit, licence, path, net, depth, shortcut, MEASURED, reported_final, reported_best,
-    reported_stated (percent, NaN if not reported), agrees_with, response_std (mean over layers), reslib_commit, dirty, audit.
-    """
-    columns = ("source", "commit", "licence", "path", "net", "depth", "shortcut", *MEASURED, "reported_final", "reported_best",
-               "reported_stated", "agrees_with", "response_std", "reslib_commit", "dirty", "audit")  # fmt: skip
+    """One row a published net: name, source, net, depth, shortcut ("none": plain), MEASURED, agrees_with, dirty, audit."""
+    kept = ("source", "net", "depth", "agrees_with")
     rows = [
-        {"name": a.name, **{k: getattr(a, k) for k in columns[:6]}, "shortcut": a.shortcut or "none", **a.measured,
-         **{f"reported_{k}": a.reported.get(k, math.nan) for k in ("final", "best", "stated")},
-         "agrees_with": a.agrees_with, "response_std": float(np.mean(a.probes["response_std"])),
-         "reslib_commit": a.environment["commit"], "dirty": a.environment["dirty"], "audit": a}
-        for a in load_audits(where)
+        {"name": name(a), "shortcut": a["shortcut"] or "none", "dirty": a["environment"]["dirty"], "audit": a}
+        | {key: a[key] for key in kept} | a["measured"] for a in load_audits(where)
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["name", *columns])
+    return pd.DataFrame(rows, columns=["name", *kept[:3], "shortcut", *MEASURED, "agrees_with", "dirty", "audit"])

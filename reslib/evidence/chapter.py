@@ -77,9 +77,9 @@ def gradient_ratios(recorded: dict[tuple[str, str], list[Record]]) -> pd.DataFra
             steps = runs[0].recipe.steps
             rows[net, f"ours, {at}", len(runs)] = (10 ** log10[[0, steps // 100, steps]]).tolist()
     for one in load_audits():
-        net, third = f"{'ResNet' if one.shortcut else 'plain'}-{one.depth}", (one.depth - 1) // 3
-        if one.source == "a-martyn/resnet" and (net, "paper") in recorded:
-            log10 = np.log10(one.probes["response_gradient"])
+        net, third = f"{'ResNet' if one['shortcut'] else 'plain'}-{one['depth']}", (one["depth"] - 1) // 3
+        if one["source"] == "a-martyn/resnet" and (net, "paper") in recorded:
+            log10 = np.log10(one["probes"]["response_gradient"])
             rows[net, "public, paper", 1] = [np.nan, np.nan, 10 ** (log10[:third].mean() - log10[-third:].mean())]
     frame = pd.DataFrame(rows, index=["before", "after 1 %", "end"]).T.sort_index()
     return frame.rename_axis(["net", "runs, scale", "n"])
