@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
 from ..recipes import Recipe
@@ -172,8 +171,10 @@ def decide(parts: list[Part]) -> tuple[int, list[str]]:
     """
     if all(part.outcome == "for" for part in parts):
         return 0, []
-    rejected = multipletests([part.p_against for part in parts], ALPHA, method="holm")[0]
-    against = [part for part, is_against in zip(parts, rejected, strict=True) if is_against]
+    p_values = np.array([part.p_against for part in parts])
+    order = p_values.argsort()
+    holm = np.maximum.accumulate(p_values[order] * np.arange(len(parts), 0, -1))  # Holm's adjusted p values
+    against = [parts[i] for i in sorted(order[holm <= ALPHA])]
     weak = [part for part in against if part.power() < POWER]
     if len(weak) < len(against):
         return 1, []

@@ -90,5 +90,5 @@ def reported(source: dict, folder: Path, path: Path) -> dict[str, float]:
             errors = pd.to_numeric(table[column], errors="coerce").dropna()
             errors = errors * (100 if errors.max() <= 1 else 1)
             errors = 100 - errors if "acc" in column.lower() else errors
-            found |= {"final": round(errors.iloc[-1], 4), "best": round(errors.min(), 4)} if len(errors) else {}
+            found |= {"final": round(float(errors.iloc[-1]), 4), "best": round(float(errors.min()), 4)} if len(errors) else {}
     return found | {stat: table[path.stem] for stat, table in source["reported"].items() if path.stem in table}
