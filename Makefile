@@ -24,7 +24,7 @@ pdf: book  ## print the whole book with Chromium or Chrome: book/_build/html/res
 	$(BIN)/python book/pdf.py
 
 test: env  ## run the tests (those on real images where CIFAR-10 is found: RESLIB_DATA, or ./data)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lab: env  ## open the chapters in JupyterLab, each .py and its .ipynb kept as one
 	$(BIN)/jupyter lab $(ROOT_FLAG) --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks

@@ -440,7 +440,7 @@ def test_parts_of_a_batch_that_are_no_divisor_of_the_probes(tmp_path):
     assert len(run(replace(TINY, batch=96, bn_batch=48), out_dir=tmp_path).probes) == 9
 
 
-@pytest.mark.parametrize("lr", [1e20, 3e3])
+@pytest.mark.parametrize("lr", [1e20, 1e6])
 def test_a_run_that_diverges_stops_where_it_is_seen(lr, tmp_path):
     """In a row of the curve, a probe or a pass over the test images; never with a record that cannot be written."""
     says = rf"the .* is (nan|inf) after \d+ iterations, at a learning rate of {re.escape(f'{lr:g}')}"
