@@ -35,6 +35,7 @@ TaskPlugin=task/none
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
+SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=1
 KillWait=2
 ReturnToService=2
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2
