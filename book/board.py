@@ -45,11 +45,13 @@ def judgements():
 
 def interval(row, part):
     """A rule's part as plain data; None for an end that is not known."""
+    from reslib.evidence.comparison import minus
+
     values = (part.estimate, *part.interval()) if part.n else (None, None, None)
     mean, low, high = (float(x) if x is not None and math.isfinite(x) else None for x in values)
-    return {"of": row["of"], "rule": row["claim"], "scale": row["scale"], "kind": row["kind"], "what": part.what.rstrip(":"),
-            "mean": mean, "low": low, "high": high, "threshold": part.threshold, "side": part.side, "unit": part.unit,
-            "n": f"n = {part.n}", "told": str(part)}  # fmt: skip
+    return {"of": row["of"], "rule": row["claim"], "scale": row["scale"], "kind": row["kind"],
+            "what": minus(part.what.rstrip(":")), "mean": mean, "low": low, "high": high, "threshold": part.threshold,
+            "side": part.side, "unit": part.unit, "n": f"n = {part.n}", "told": str(part)}  # fmt: skip
 
 
 def public(row, reruns):
@@ -194,16 +196,11 @@ def forest(claim, judged, kinds, split):
                          f"<td>{chip(row['verdict'])}</td></tr>")  # fmt: skip
             for part in parts:
                 drawn = plot(part, ends) if part["mean"] is not None else ""
-                lines.append(f'<tr><th scope="row">{escape(minus(part["what"]))}</th><td class="plot">{drawn}</td>'
+                lines.append(f'<tr><th scope="row">{escape(part["what"])}</th><td class="plot">{drawn}</td>'
                              f'<td class="found">{told(part)}</td></tr>')  # fmt: skip
     if not lines:
         return '<p class="none">Not judged yet: no run, no count and no public source that tells.</p>'
     return f'<table class="forest" aria-label="Evidence on {claim}">{"".join(lines)}</table>'
-
-
-def minus(text):
-    """Hyphens before numbers and between nets as minus signs."""
-    return re.sub(r"(?<![\w)])-(?=\d)| - ", lambda m: "−" if m[0] == "-" else " − ", text)
 
 
 def sentence(text):

@@ -113,7 +113,7 @@ def judged(made):
             ":::",
         ])  # fmt: skip
     for row in made["rows"]:
-        known[f"ours:{row['scale']}.{row['claim']}"] = board.minus(row["ours"])
+        known[f"ours:{row['scale']}.{row['claim']}"] = row["ours"]
         known |= said(row)
     for part in made["parts"]:
         known.setdefault(f"part:{part['scale']}.{part['rule']}", re.sub("<[^>]*>", "", board.told(part)))

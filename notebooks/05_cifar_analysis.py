@@ -42,7 +42,6 @@ retrain = False  # True: make the missing runs of `scale` here first
 out_dir = "runs"  # folder for runs made here
 
 # %% tags=["hide-input"]
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,10 +87,6 @@ plots.style()
 
 
 # %% tags=["hide-input"]
-def minus(text):  # real minus signs, for numbers and differences
-    return re.sub(r"(?<![\w)])-(?=\d)| - ", lambda m: m[0].replace("-", "−"), text)
-
-
 ERRORS = {"train_error": "training error", "test_error": "test error"}
 READ_ERROR = 0.5  # points, of an error read off Fig. 6 by eye
 READ_OFF = {d: paper[f"fig6.plain{d}.test_error_read_off"] for d in (20, 32, 44, 56)}
@@ -327,7 +322,7 @@ say(
 # Highway net of 32 layers. That it "is among the state-of-the-art results" is judged by errors:
 
 # %% tags=["hide-input"]
-say("- " + minus(counted.row("C19", paper)["ours"]) + ".")
+say("- " + counted.row("C19", paper)["ours"] + ".")
 say("- " + public.judge("C19")["ours"] + ".")
 
 # %% [markdown]
@@ -417,7 +412,7 @@ pd.DataFrame(rows).T.rename_axis(index=["schedule", "seed"] if rows else None)
 # rate goes up to 0.1. The rule counts the first time below:
 
 # %% tags=["hide-input"]
-say(minus(claims.sentence("C14", runs_scale, table)))
+say(claims.sentence("C14", runs_scale, table))
 
 # %% [markdown]
 # The depth series mixes two schedules, as the paper's does: only 110 layers have the warm-up. Runs of 20 and 56 layers with the
@@ -520,7 +515,7 @@ _ = figure.suptitle(about)
 # %% tags=["hide-input"]
 never = comparison.unstarted([run for kind in base for run in having[kind]])
 say(f"Runs that never start (running training error never below 80 %): {never}.")
-say(minus(claims.sentence("C13", runs_scale, table)))
+say(claims.sentence("C13", runs_scale, table))
 
 # %% [markdown]
 # ### Why do the deepest plain nets not start?
@@ -538,7 +533,7 @@ ratios = {
 }
 ratios = pd.DataFrame(ratios).T.rename_axis(["net", "seed"])
 logs = ratios.groupby("net", sort=False).mean()
-logs.map(lambda value: minus(f"{value:.1f}"))
+logs.map(lambda value: comparison.minus(f"{value:.1f}"))
 
 # %% [markdown]
 # (paper-c4)=
@@ -560,7 +555,7 @@ for run in [*having["plain"], *longer]:
 pd.DataFrame(rows).T.rename_axis(index=["iterations", "seed"] if rows else None)
 
 # %% tags=["hide-input"]
-say(minus(claims.sentence("C4", runs_scale, table)))
+say(claims.sentence("C4", runs_scale, table))
 
 # %% [markdown]
 # ### What the paper leaves open

@@ -27,7 +27,10 @@ websocket = pytest.importorskip("websocket")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = """--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update
     --disable-sync --remote-debugging-port=0 --remote-allow-origins=*""".split()
-FIGURE = {"figure": {"caption": "Error over steps.", "name": "fig-sample"}, "image": {"alt": "Plain nets fall later."}}
+FIGURE = {
+    "figure": {"caption": "Error over steps.", "name": "fig-sample"},
+    "image": {"alt": "Two lines of training error over steps. Plain nets fall later."},
+}
 CURVES = """_, axes = plt.subplots(1, 2, sharey=True)
 for ax in axes:
     for depth in (20, 56):

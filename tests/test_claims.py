@@ -196,7 +196,7 @@ def test_the_layers_responses():
         return runs
 
     row = verdict("C15", with_responses(stds))
-    assert row["verdict"] == "supported" and row["n"] == 3 and "plain-20 - ResNet-20: 0.32" in row["ours"]
+    assert row["verdict"] == "supported" and row["n"] == 3 and "plain-20 − ResNet-20: 0.32" in row["ours"]
     assert verdict("C15", with_responses(stds | {(56, "A"): 0.9}))["verdict"] == "contradicted"
     assert verdict("C15", with_responses({net: stds[net] for net in list(stds)[:2]}))["verdict"] == "incomplete"
 

@@ -1,6 +1,7 @@
 """How recorded runs are compared: one comparison and its statistics (Part), and the runs that may take part in it (Runs)."""
 
 import math
+import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -156,11 +157,15 @@ class Part:
         if not self.n:  # what is there, all the same
             sides = [side for side in (self.values, self.other) if side is not None]
             told = [f"{np.mean(side):.3g} (n = {len(side)})" if len(side) else "no run yet" for side in sides]
-            return f"{self.what} {' less '.join(told)}"
-        numbers = (self.estimate, *self.interval())
-        mean, low, high = (f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}" for x in numbers)
+            return minus(f"{self.what} {' less '.join(told)}")
+        mean, low, high = (f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}" for x in (self.estimate, *self.interval()))
         spread = f" [{low}, {high}]" if self.n > 1 else ""
-        return f"{self.what} {mean}{spread}{' ' + self.unit if self.unit else ''} (n = {self.n})"
+        return minus(f"{self.what} {mean}{spread}{' ' + self.unit if self.unit else ''} (n = {self.n})")
+
+
+def minus(text: str) -> str:
+    """With minus signs instead of hyphens, before numbers and between nets: "plain-56 − plain-20: −1.5"."""
+    return re.sub(r"(?<![\w)])-(?=\d)| - ", lambda found: found[0].replace("-", "−"), text)
 
 
 def decide(parts: list[Part]) -> tuple[int, list[str]]:
@@ -178,7 +183,8 @@ def decide(parts: list[Part]) -> tuple[int, list[str]]:
     weak = [part for part in against if part.power() < POWER]
     if len(weak) < len(against):
         return 1, []
-    return 2, [f"{part.what.rstrip(':')}: power {part.power():.0%}, {part.needed()} runs a net would decide" for part in weak]
+    why = "{}: power {:.0%}, {} runs a net would decide"
+    return 2, [why.format(minus(part.what.rstrip(":")), part.power(), part.needed()) for part in weak]
 
 
 def direction(parts: list[Part]) -> tuple[int, list[str]]:

@@ -11,7 +11,6 @@ variances borrowed from the few sources of several seeds, give nearly the same: 
 """
 
 import json
-import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -34,6 +33,7 @@ REPORTS = ("final", "unclear", "best")  # the last iteration; not said which; th
 TEST = ("yes", "best", "unclear", "order-only")  # in_meta: whose test errors can be compared within the source
 NAMES = {"author_cluster": "author", "recipe_class": "recipe", "test_error_percent": "test_error", "seeds_n": "seeds",
          "train_error_percent": "train_error"}  # fmt: skip
+NUMBERS = ["depth", "seeds_n", "test_error_percent", "train_error_percent", "sd"]
 TOLD = ["author", "source", "url", "recipe", "train_set", "report", "seeds", "shown"]
 
 
@@ -79,12 +79,9 @@ CLAIMS = tuple(dict.fromkeys(comparison.claim for comparison in COMPARISONS))
 @cache
 def _read() -> pd.DataFrame:
     with files(__package__).joinpath("reruns.csv").open(encoding="utf-8") as lines:
-        frame = pd.read_csv(lines, dtype=str, keep_default_na=False).rename(columns=NAMES)
-    for column in ("depth", "seeds", "test_error", "train_error"):
-        frame[column] = pd.to_numeric(frame[column].replace("", np.nan))
-    frame["sd"] = frame.spread.map(_sd)  # percent, over the seeds of a source
-    frame["url"] = [_url(*row) for row in frame[["source", "commit", "locator"]].itertuples(index=False)]
-    frame["shown"] = (frame.has_log != "") | (frame.has_weights != "")
+        frame = pd.read_csv(lines, dtype=str, keep_default_na=False)
+    frame[NUMBERS] = frame[NUMBERS].apply(lambda column: pd.to_numeric(column.replace("", np.nan)))
+    frame = frame.rename(columns=NAMES).assign(shown=(frame.has_log != "") | (frame.has_weights != ""))
     bad = (frame.source == "") | (frame.locator == "") | (frame.test_error - 50).abs().gt(50)
     bad |= ~frame.recipe.isin(["", "imagenet", *RECIPES]) | ~frame.report.isin(["", *REPORTS])
     if bad.any():
@@ -94,24 +91,11 @@ def _read() -> pd.DataFrame:
     return frame
 
 
-def _sd(spread: str) -> float:
-    given, runs = re.search(r"std ([\d.]+)", spread), re.search(r"runs ([\d.,\s]+\d)", spread)
-    values = [float(value) for value in runs[1].split(",")] if runs else []
-    return float(given[1]) if given else float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
-
-
-def _url(source: str, commit: str, locator: str) -> str:
-    found = re.match(r"([\w.-]+/[\w.-]+)(?: (issue|PR) (\d+))?", source)
-    if not found or "//" in locator:
-        return locator if "//" in locator else ""
-    thread = f"/{'issues' if found[2] == 'issue' else 'pull'}/{found[3]}" if found[2] else ""
-    return f"https://github.com/{found[1]}" + (thread or (f"/tree/{commit}" if commit else ""))
-
-
 def reruns() -> pd.DataFrame:
     """All published results, one a row: test_error, train_error, sd (percent), depth, seeds, author, recipe, report, url ...
 
-    `shown`: a log or weights are published. Raises ValueError for a row without source or locator, or with an unknown word.
+    `sd` is over the seeds of a source; `shown`: a log or weights are published. Raises ValueError for a row without source or
+    locator, or with an unknown word.
     """
     return _read().copy()
 
@@ -139,8 +123,10 @@ def levels(frame: pd.DataFrame | None = None) -> pd.DataFrame:
 
 
 def _first(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    order = rows.assign(a=rows.recipe.map(RECIPES.index), b=rows.report.map(REPORTS.index))
-    return order.sort_values(["a", "b", "shortcut"], kind="stable").drop_duplicates(keys).drop(columns=["a", "b"])
+    """Of rows with the same keys, that with the recipe closest to the paper's, and of these with the final error."""
+    rank = {"recipe": RECIPES, "report": REPORTS}
+    order = [*rank, "shortcut"]
+    return rows.sort_values(order, key=lambda c: c.map(rank[c.name].index) if c.name in rank else c).drop_duplicates(keys)
 
 
 def _cell(frame: pd.DataFrame, net: str, depth: int, quantity: str) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from ..files import renamed
 from ..machine import environment
 from ..recipes import CIFAR
 from ..record import folder
-from .comparison import Part, decide
+from .comparison import Part, decide, minus
 
 DEPTHS = (20, 32, 44, 56, 110)
 SEEDS = tuple(range(100, 110))  # of the weights; each also takes its own 64 images
@@ -103,11 +103,10 @@ def parts(frame: pd.DataFrame) -> list[Part]:
 def parts_table(frame: pd.DataFrame) -> pd.DataFrame:
     """`parts` as a table: decades a layer, 95 % interval, and whether a layer keeps its signal."""
     kept = {"for": "yes", "against": "no", "open": "undecided"}
-    rows = {
-        part.what.rstrip(":"): (round(part.estimate, 3) + 0.0, "{:.3f} to {:.3f}".format(*np.round(part.interval(), 3) + 0.0),
-                                kept[part.outcome])
-        for part in parts(frame)
-    }  # fmt: skip
+    rows = {}
+    for part in parts(frame):
+        mean, low, high = (minus(f"{round(x, 3) + 0.0:.3f}") for x in (part.estimate, *part.interval()))
+        rows[part.what.rstrip(":")] = mean, f"{low} to {high}", kept[part.outcome]
     return pd.DataFrame(rows, ["decades a layer", "95 % interval", "kept"]).T
 
 
@@ -126,5 +125,5 @@ def judge(frame: pd.DataFrame | None = None) -> dict:
     rounded = ((part.what, *(round(x, 3) + 0.0 for x in (part.estimate, *part.interval()))) for part in judged)
     told = "; ".join("{} {:.3f} [{:.3f}, {:.3f}]".format(*part) for part in rounded)
     word = ("supported", "contradicted", "undecided")[decide(judged)[0]]
-    return {"scale": "start", "claim": "C22", "ours": f"decades a layer, {told}", "n": min(part.n for part in judged),
+    return {"scale": "start", "claim": "C22", "ours": minus(f"decades a layer, {told}"), "n": min(part.n for part in judged),
             "verdict": f"{word} at initialisation"}  # fmt: skip
