@@ -80,7 +80,7 @@ def test_papermill_stops_at_a_bad_parameter_with_one_sentence(tmp_path):
         (SECOND, {"options": "A,A"}, "options: 'A,A' must be two or more different options"),
         (THIRD, {"depth": 21}, "depth: 21 is unknown; use one of 18, 34, 50, 101, 152."),
         (APPENDIX, {"wanted_power": 8}, "wanted_power: 8 is not a power; use a percentage from 50 to 99."),
-        (CIFAR_10, {"groups": "longer,deeper"}, "groups: 'deeper' is unknown; use 'none', 'warm-up', 'start'"),
+        (CIFAR_10, {"groups": "longer,deeper"}, "groups: 'deeper' is unknown; use one of 'none', 'warm-up', 'start'"),
     ],
     ids=lambda v: getattr(v, "stem", ""),
 )
@@ -95,7 +95,7 @@ def test_bad_parameters_are_refused_before_any_work(notebook, given, says):
         (parameters.choice("demo", "pocket"), "huge", "'huge' is unknown; use one of 'demo', 'pocket'."),
         (parameters.flag, "maybe", "'maybe' is neither True nor False."),
         (parameters.cifar_depths, 20, "20 must be two or more depths, the shallowest first; write for example 20,56."),
-        (parameters.shortcuts, ["A", "D"], "'D' is unknown; use 'none', 'A', 'B', 'C'."),
+        (parameters.shortcuts, ["A", "D"], "'D' is unknown; use one of 'none', 'A', 'B', 'C'."),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )

@@ -58,26 +58,30 @@ def flag(value) -> bool:
     return words[str(value).lower()]
 
 
+def listed(value) -> list[str]:
+    """The words of a list, or of text such as "A,C" or "[0, 1]"; nothing is "none"."""
+    parts = value if isinstance(value, list | tuple) else str(value).strip("[]() ").split(",")
+    return ["none" if part in (None, "") else str(part).strip(" '\"") for part in parts]
+
+
 def whole_numbers(value) -> tuple[int, ...]:
     """Different whole numbers of at least 0: a list, or text such as "0,1,2"."""
     try:
-        parts = str(value).strip("[]() ").split(",") if isinstance(value, str | int) else list(value)
-        numbers = tuple(int(str(part)) for part in parts)
-    except (ValueError, TypeError):
+        numbers = tuple(map(int, listed(value)))
+    except ValueError:
         raise ValueError(f"{value!r} is no list of whole numbers; write for example 0,1,2.") from None
     if len(set(numbers)) < len(numbers) or min(numbers, default=-1) < 0:
         raise ValueError(f"{value!r} must be one or more different whole numbers of at least 0.")
     return numbers
 
 
-def cifar_depths(value, least: int = 2) -> tuple[int, ...]:
-    """So many depths of the CIFAR nets or more, 6n+2 layers, rising."""
+def cifar_depths(value) -> tuple[int, ...]:
+    """Two or more depths of the CIFAR nets, 6n+2 layers, rising."""
     depths = whole_numbers(value)
     for depth in depths:
         resnet.cifar_blocks(depth)
-    if len(depths) < least or list(depths) != sorted(depths):
-        few = "one or more" if least == 1 else "two or more"
-        raise ValueError(f"{value!r} must be {few} depths, the shallowest first; write for example 20,56.")
+    if len(depths) < 2 or list(depths) != sorted(depths):
+        raise ValueError(f"{value!r} must be two or more depths, the shallowest first; write for example 20,56.")
     return depths
 
 
@@ -85,13 +89,9 @@ def several(*allowed: str, least: int = 1) -> Callable:
     """At least so many of some words, in the order of `allowed`: a list, or text such as "A,C"."""
 
     def read(value) -> tuple[str, ...]:
-        parts = (
-            value.strip("[]() ").split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
-        )
-        found = [str("none" if part in (None, "") else part).strip(" '\"") for part in parts]
+        found = listed(value)
         for word in found:
-            if word not in allowed:
-                raise ValueError(f"{word!r} is unknown; use {', '.join(map(repr, allowed))}.")
+            choice(*allowed)(word)
         if len(found) < least or len(set(found)) < len(found):
             few = "one or more" if least == 1 else "two or more"
             raise ValueError(f"{value!r} must be {few} different options; write for example {','.join(allowed[-2:])}.")

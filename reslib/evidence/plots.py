@@ -119,22 +119,6 @@ def depth_effect(runs: pd.DataFrame, column: str, ax: Axes | None = None) -> Axe
     return ax
 
 
-def layers(frame: pd.DataFrame, value: str, by: str, ax: Axes | None = None, **axes) -> Axes:
-    """A value of every layer, in their order, one line for each value of `by` (Fig. 7; signals and gradients).
-
-    frame: columns "depth" (the layer, counted from the stem), `value`, `by`. The scale is logarithmic.
-    """
-    ax = ax or plt.gca()
-    groups = list(frame.groupby(by, sort=False))
-    lines = ("-", "--", "-.", ":")
-    for i, ((name, group), look) in enumerate(zip(groups, shades("#7a3ff2", len(groups)), strict=True)):
-        mean = group.groupby("depth")[value].mean()
-        ax.plot(mean.index, mean, lines[i % 4], color=look, lw=1.5, label=f"{name}")
-    ax.set(yscale="log", xlabel="layer", ylabel=value.replace("_", " "), **axes)
-    ax.legend(title=by.replace("_", " "), fontsize="small", title_fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-    return ax
-
-
 def by_option(runs: pd.DataFrame, column: str, ax: Axes | None = None) -> Axes:
     """Final error by shortcut option, a point a run, a line through the means of each depth (Table 3).
 
@@ -153,39 +137,27 @@ def by_option(runs: pd.DataFrame, column: str, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def residual_block(ax: Axes | None = None, weights=("weight layer", "weight layer"), shortcut=None, names=True) -> Axes:
-    """Fig. 2 and 5: x goes through weight layers, F(x), and round them; both are added, then rectified.
-
-    weights: what the boxes say, from the input on; shortcut: what its box says, None for the identity.
-    """
+def residual_block(ax: Axes | None = None) -> Axes:
+    """Fig. 2: x goes through two weight layers, F(x), and round them; both are added, then rectified."""
     ax = ax or plt.gca()
-    top = 2.6 + 1.7 * (len(weights) - 1)  # of the first weight layer
-    side = 3 if shortcut else 2.4  # where the shortcut runs
-    ax.set(xlim=(-3.2 if names else -1.6, 4.4), ylim=(-0.2, top + 2.1))
+    ax.set(xlim=(-3.2, 4.4), ylim=(-0.2, 6.4))
     ax.set_axis_off()
     arrow = dict(arrowstyle="-|>", mutation_scale=13, color="black", lw=1.3)
-    box = dict(boxstyle="round,pad=0.05", fc="#dbe7f3", ec="black", zorder=2)
-    places = [(0, top - 1.7 * i, text) for i, text in enumerate(weights)]
-    ax.plot([0, side, side], [top + 1.2, top + 1.2, 1.1], color="black", lw=1.3, zorder=1)
-    for x, y, text in [*places, *([(side, (top + 2.5) / 2, shortcut)] if shortcut else [])]:
-        ax.add_patch(FancyBboxPatch((x - 1.2, y - 0.35), 2.4, 0.7, **box))
-        ax.text(x, y, text, ha="center", va="center")
-        if x == 0:
-            ax.add_patch(FancyArrowPatch((0, y + (1.7 if y == top else 1.3)), (0, y + 0.45), **arrow))
-            ax.text(0.2, y - 0.85, "relu" if y > 2.6 else "", va="center")
-    for start, end in (((0, 2.2), (0, 1.37)), ((0, 0.83), (0, 0)), ((side, 1.1), (0.27, 1.1))):
+    ax.plot([0, 2.4, 2.4], [5.5, 5.5, 1.1], color="black", lw=1.3, zorder=1)  # the shortcut
+    for y in (4.3, 2.6):
+        ax.add_patch(FancyBboxPatch((-1.2, y - 0.35), 2.4, 0.7, boxstyle="round,pad=0.05", fc="#dbe7f3", ec="black", zorder=2))
+        ax.text(0, y, "weight layer", ha="center", va="center")
+    for start, end in (((0, 6), (0, 4.75)), ((0, 3.9), (0, 3.05)), ((0, 2.2), (0, 1.37)), ((0, 0.83), (0, 0)),
+                       ((2.4, 1.1), (0.27, 1.1))):  # fmt: skip
         ax.add_patch(FancyArrowPatch(start, end, **arrow))
-    ways = f"through {' and '.join(weights)}, and round them through {shortcut or 'the identity'}"
-    ax.figure.set_label(f"A building block: x goes {ways}; both are added, then rectified. {len(weights)} layers with weights.")
     ax.plot(0, 1.1, "o", ms=19, mfc="white", mec="black")
     ax.text(0, 1.08, "+", ha="center", va="center", fontsize=15)
-    ax.text(0.2, top + 1.75, r"$\mathbf{x}$", va="center")
-    ax.text(0.2, 0.4, "relu", va="center")
-    if not shortcut:
-        ax.text(2.6, (top + 2.5) / 2, "$\\mathbf{x}$\nidentity", va="center")
-    if names:
-        ax.text(-1.45, (top + 2.6) / 2, r"$\mathcal{F}(\mathbf{x})$", ha="right", va="center")
-        ax.text(-0.5, 1.1, r"$\mathcal{F}(\mathbf{x})+\mathbf{x}$", ha="right", va="center")
+    said = [(0.2, 6.05, r"$\mathbf{x}$"), (0.2, 3.45, "relu"), (0.2, 0.4, "relu"), (2.6, 3.4, "$\\mathbf{x}$\nidentity")]
+    said += [(-1.45, 3.45, r"$\mathcal{F}(\mathbf{x})$"), (-0.5, 1.1, r"$\mathcal{F}(\mathbf{x})+\mathbf{x}$")]
+    for x, y, text in said:
+        ax.text(x, y, text, va="center", ha="left" if x > 0 else "right")
+    ax.figure.set_label("A building block: x goes through two weight layers, and round them through the identity; both are "
+                        "added, then rectified.")  # fmt: skip
     return ax
 
 
@@ -221,16 +193,8 @@ def architecture(nets: dict[str, pd.DataFrame], source: str = "image", kinds=LAY
         for start, end, identity, projection in shortcuts:
             a = y[start] + 0.42
             b, tip = (y[end], x + 0.34) if "add" in kinds else (y[end] + 0.42, x)
-            turns = [
-                (x, a),
-                (x + 0.36, a),
-                (x + 0.43, a),
-                (x + 0.43, a + 0.3),
-                (x + 0.43, b - 0.3),
-                (x + 0.43, b),
-                (x + 0.36, b),
-                (tip, b),
-            ]
+            side = x + 0.43
+            turns = [(x, a), (x + 0.36, a), (side, a), (side, a + 0.3), (side, b - 0.3), (side, b), (x + 0.36, b), (tip, b)]
             ax.text(x + 0.47, (a + b) / 2, projection, rotation=90, ha="center", va="center", fontsize=7.5)
             path = Path(turns, [1, 2, 3, 3, 2, 3, 3, 2])  # lines with round corners
             ax.add_patch(FancyArrowPatch(path=path, linestyle="-" if identity else (0, (1.5, 1.5)), **arrow | dict(lw=1.1)))

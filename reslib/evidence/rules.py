@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from ..recipes import Recipe
 from ..record import Record
 from .comparison import STARTED, Part, Runs, steps_to, test_error, train_error
 from .plan import plain, planned_seeds, residual
@@ -35,6 +36,20 @@ def paired(measure: Callable[[Record], float], one: dict[int, Record], two: dict
     return [tuple(float(measure(family[seed])) for seed in common) for family in (one, two)]
 
 
+def errors(runs: Runs, which: str, one: Recipe, other: Recipe, told: str = "", times: int = 1, extra=False, **about) -> Part:
+    """One net minus another in its "training" or "test" error, by Welch. told: the two in words, where not their names."""
+    measure = {"training": train_error, "test": test_error}[which]
+    values, others = (of(measure, runs(net, times=times, extra=extra)) for net in (one, other))
+    return Part(f"{told or f'{one.told} - {other.told}'}, {which} error:", values, others, **about)
+
+
+def log_steps(runs: Runs, error: float, one: Recipe, other: Recipe, **about) -> Part:
+    """log2 of the ratio of two nets' iterations to a running training error (percent), by Welch."""
+    values, others = (of(lambda run: np.log2(steps_to(run, error)), runs(net)) for net in (one, other))
+    what = f"log2 of iterations to {error:.0f} % training error, {one.told} - {other.told}:"
+    return Part(what, values, others, margin=0.1, unit="", **about)
+
+
 def backward_ratio(record: Record) -> pd.Series:
     """By probed step: log10 of the gradient reaching the first third of the layers over that of the last third.
 
@@ -56,8 +71,7 @@ def response(record: Record) -> float:
 
 def c1(runs: Runs) -> list[Part]:
     """plain-56 minus plain-20 in training error, Welch, is above 0. (Effect: 2.6 points, of a public rerun.)"""
-    shallow, deep = (of(train_error, runs(plain(depth))) for depth in (20, 56))
-    return [Part("plain-56 - plain-20, training error:", deep, shallow, effect=2.6)]
+    return [errors(runs, "training", plain(56), plain(20), effect=2.6)]
 
 
 def c3(runs: Runs) -> list[Part]:
@@ -80,48 +94,39 @@ def c3(runs: Runs) -> list[Part]:
 
 def c4(runs: Runs) -> list[Part]:
     """With three times the iterations, plain-56 minus plain-20 in training error, Welch, is still above 0."""
-    shallow, deep = (of(train_error, runs(plain(depth), times=3)) for depth in (20, 56))
-    return [Part("three times the iterations, plain-56 - plain-20, training error:", deep, shallow, effect=2.6)]
+    told = "three times the iterations, plain-56 - plain-20"
+    return [errors(runs, "training", plain(56), plain(20), told, times=3, effect=2.6)]
 
 
 def c5(runs: Runs) -> list[Part]:
     """ResNet-56 minus ResNet-20, Welch, is below 0 in training error and in test error. (Effects: 0.3 points of training error,
     a public rerun; 1.78 of test error, Table 6.)"""
-    families = [runs(residual(depth)) for depth in (20, 56)]
-    return [
-        Part(f"ResNet-56 - ResNet-20, {what} error:", of(measure, families[1]), of(measure, families[0]), side=-1,
-             effect=effect, margin=0.1)
-        for what, measure, effect in (("training", train_error, 0.3), ("test", test_error, 1.78))
-    ]  # fmt: skip
+    effects = {"training": 0.3, "test": 1.78}
+    nets = residual(56), residual(20)
+    return [errors(runs, which, *nets, side=-1, effect=effect, margin=0.1) for which, effect in effects.items()]
 
 
 def c6(runs: Runs) -> list[Part]:
     """On CIFAR-10, an analogue: plain-56 minus ResNet-56 in test error, Welch, is above 0. (Effect: 3.5 points, §4.1.)"""
-    plains, residuals = (of(test_error, runs(net(56))) for net in (plain, residual))
-    return [Part("plain-56 - ResNet-56, test error:", plains, residuals, effect=3.5)]
+    return [errors(runs, "test", plain(56), residual(56), effect=3.5)]
 
 
 def c7a(runs: Runs) -> list[Part]:
     """On CIFAR-10, an analogue: plain-20 needs more iterations than ResNet-20 to a running training error of 30 % (60 % at
     pocket scale); log2 of the ratio, Welch, is above 0."""
-    error = REACHED[runs.scale]
-    plains, residuals = (of(lambda r: np.log2(steps_to(r, error)), runs(net(20))) for net in (plain, residual))
-    return [Part(f"log2 of iterations to {error:.0f} % training error, plain-20 - ResNet-20:", plains, residuals, margin=0.1,
-                 effect=0.5, unit="")]  # fmt: skip
+    return [log_steps(runs, REACHED[runs.scale], plain(20), residual(20), effect=0.5)]
 
 
 def c7b(runs: Runs) -> list[Part]:
     """On CIFAR-10, an analogue: plain-20 and ResNet-20 are equally accurate, within 0.5 points of test error (two one-sided
     Welch tests)."""
-    plains, residuals = (of(test_error, runs(net(20))) for net in (plain, residual))
-    return [Part("plain-20 - ResNet-20, test error:", plains, residuals, threshold=LEVEL, side=0)]
+    return [errors(runs, "test", plain(20), residual(20), threshold=LEVEL, side=0)]
 
 
 def c8a(runs: Runs) -> list[Part]:
     """At 56 layers, in test error, options A, B and C are each below the plain net (Welch). (Effect: 3.5 points, §4.1.)"""
-    without = of(test_error, runs(plain(56)))
-    found = {option: of(test_error, runs(residual(56, shortcut=option))) for option in "ABC"}
-    return [Part(f"plain-56 - option {option}, test error:", without, found[option], effect=3.5) for option in "ABC"]
+    nets = {f"plain-56 - option {option}": residual(56, shortcut=option) for option in "ABC"}
+    return [errors(runs, "test", plain(56), net, told, effect=3.5) for told, net in nets.items()]
 
 
 def c8b(runs: Runs) -> list[Part]:
@@ -143,8 +148,8 @@ def c12(runs: Runs) -> list[Part]:
 
     The plain twin of one-layer blocks is the plain net: without shortcuts, blocks of one layer and of two are the same.
     """
-    plains, one_layer = (of(train_error, runs(recipe)) for recipe in (plain(56), residual(56, layers=1)))
-    return [Part("plain-56 - one-layer ResNet-56, training error:", plains, one_layer, threshold=ADVANTAGE, side=-1)]
+    one_layer, told = residual(56, layers=1), "plain-56 - one-layer ResNet-56"
+    return [errors(runs, "training", plain(56), one_layer, told, threshold=ADVANTAGE, side=-1)]
 
 
 def c13a(runs: Runs) -> list[Part]:
@@ -153,15 +158,15 @@ def c13a(runs: Runs) -> list[Part]:
     Neighbours in Table 6 are shown in its chapter: 44 against 56 layers would need 12 to 26 runs of each. (Effects: Table 6,
     with the mean of five runs, 6.61, for ResNet-110.)
     """
-    found = {depth: of(test_error, runs(residual(depth), extra=True)) for depth in (20, 56, 110)}
-    return [Part(f"ResNet-110 - ResNet-{depth}, test error:", found[110], found[depth], side=-1, effect=effect)
-            for depth, effect in ((20, 2.14), (56, 0.36))]  # fmt: skip
+    effects = {20: 2.14, 56: 0.36}
+    return [errors(runs, "test", residual(110), residual(depth), extra=True, side=-1, effect=effect)
+            for depth, effect in effects.items()]  # fmt: skip
 
 
 def c13b(runs: Runs) -> list[Part]:
     """Plain nets get worse: plain-110 ends above 60 % test error."""
-    errors = of(test_error, runs(plain(110), must_start=False))
-    return [Part("plain-110, test error:", errors, threshold=60, effect=10, unit="%")]
+    found = of(test_error, runs(plain(110), must_start=False))
+    return [Part("plain-110, test error:", found, threshold=60, effect=10, unit="%")]
 
 
 def c14a(runs: Runs) -> list[Part]:
@@ -194,11 +199,10 @@ def c15(runs: Runs) -> list[Part]:
 def c16(runs: Runs) -> list[Part]:
     """ResNet-1202's training error is below 0.1 %, and its test error above that of ResNet-110 (Welch). (Effect: 1.32 points,
     Table 6 with the mean of ResNet-110's runs.)"""
-    deepest, deep = (runs(residual(depth)) for depth in (1202, 110))
-    fitted = of(train_error, deepest)
+    fitted = of(train_error, runs(residual(1202)))
     return [
         Part("ResNet-1202, training error:", fitted, threshold=FITTED, side=-1, margin=0.1, effect=0.05, unit="%"),
-        Part("ResNet-1202 - ResNet-110, test error:", of(test_error, deepest), of(test_error, deep), effect=1.32),
+        errors(runs, "test", residual(1202), residual(110), effect=1.32),
     ]
 
 
@@ -206,8 +210,8 @@ def c19(runs: Runs) -> list[Part]:
     """The half of the claim that is about errors: at the paper's scale ResNet-110's mean test error is below Highway's 7.54."""
     if runs.scale != "paper":
         return []
-    errors = of(test_error, runs(residual(110), extra=True))
-    return [Part("ResNet-110, test error:", errors, threshold=HIGHWAY, side=-1, effect=0.93, unit="%")]
+    found = of(test_error, runs(residual(110), extra=True))
+    return [Part("ResNet-110, test error:", found, threshold=HIGHWAY, side=-1, effect=0.93, unit="%")]
 
 
 def c21(runs: Runs) -> list[Part]:
