@@ -371,7 +371,7 @@ for column in of_options:
     assert (by_option["none"] == by_option["A"]).all()  # activations too, to the byte
 
 # %% mystnb={"figure": {"caption": "Projections cost little in nets of basic blocks and much in nets of bottlenecks (50 and 152 layers on ImageNet). What options B and C add to a net with option A, in percent, counted; logarithmic scale.", "name": "fig-options"}, "image": {"alt": "Extra cost over option A. In nets of basic blocks option B adds at most 1.5 % and C about 5 %; in ResNet-50 and ResNet-152 B adds 3 to 12 % and C 76 to 90 %."}} tags=["hide-input"]
-LOOKS = list(zip("BC", "os", plots.shades(plots.RESIDUAL_HUE, 2), strict=True))
+LOOKS = [("B", "o", plots.BLUES[0]), ("C", "s", plots.BLUES[-1])]
 figure, axes = plt.subplots(1, 2, sharey=True, figsize=(8, 3))
 for ax, what in zip(axes, ("parameters", "multiply-adds"), strict=True):
     for option, marker, hue in LOOKS:

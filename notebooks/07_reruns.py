@@ -125,7 +125,6 @@ _ = figures.forest({"plain": plain_gap, "resnet": gap}, in_paper, ax)
 
 # %% tags=["hide-input"]
 verdicts = pd.DataFrame([public.judge(claim, runs) for claim in public.CLAIMS])
-verdicts["paper"] = [claims.claim_of(claim).paper for claim in public.CLAIMS]
 verdict = verdicts.set_index("claim").verdict.str.split(" (", regex=False).str[0]
 answer = verdict.map({"agrees": "Yes", "disagrees": "No", "too few": "Undecided"})
 say(verdicts[["claim", "paper", "ours", "verdict"]].to_markdown(index=False))

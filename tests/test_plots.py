@@ -43,13 +43,13 @@ def two_panels():
 
 def test_colours_stand_out_from_both_pages():
     for palette in (plots.PALETTE, plots.PLAIN):
-        levels = [plots.luminance(colour) for colour in palette.values()]
+        levels = [svg.luminance(colour) for colour in palette.values()]
         assert levels == sorted(levels, reverse=True)  # the deeper the darker
         for a, b in zip(levels, levels[1:], strict=False):
             assert a / b > 1.15
         for colour in palette.values():
-            assert svg.contrast(plots.luminance(colour), 1) >= 3
-            assert svg.contrast(plots.luminance(svg.dark(colour)), svg.DARK_PAGE) >= 3
+            assert svg.contrast(svg.luminance(colour), 1) >= 3
+            assert svg.contrast(svg.luminance(svg.dark(colour)), svg.DARK_PAGE) >= 3
 
 
 @pytest.mark.parametrize("light, dark", [("#000000", "#ffffff"), ("#ffffff", "#181818")])
@@ -63,8 +63,8 @@ def test_letters_can_be_read_on_both_pages():
     pairs = [re.search(r"light-dark\((#\w{6}), (#\w{6})\)", style).groups() for style in styles]
     assert pairs
     for light, dark in pairs:
-        assert svg.contrast(plots.luminance(light), 1) >= 4.5
-        assert svg.contrast(plots.luminance(dark), svg.DARK_PAGE) >= 4.5
+        assert svg.contrast(svg.luminance(light), 1) >= 4.5
+        assert svg.contrast(svg.luminance(dark), svg.DARK_PAGE) >= 4.5
 
 
 def test_a_figure_without_an_authors_words_is_told_by_its_axes():
@@ -109,7 +109,7 @@ def test_stacked_panels_have_the_labels_that_they_shared():
 def test_lines_that_could_not_be_seen_are_darkened():
     plt.plot([1, 2], color="#56b4e9")  # 2.3 to 1 on white
     drawn = svg.html(plt.gcf())
-    assert "#56b4e9" not in drawn and f"stroke: {plots.tinted('#56b4e9', 0.298)}" in drawn
+    assert "#56b4e9" not in drawn and f"stroke: {svg.tinted('#56b4e9', 0.298)}" in drawn
 
 
 def test_ids_are_unique_and_what_is_referred_to_is_there():

@@ -18,16 +18,36 @@ from functools import partial
 import charts
 import matplotlib.pyplot as plt
 from matplotlib.collections import QuadMesh
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from PIL import Image
 
-from reslib.evidence.plots import NARROW, luminance, tinted
+from reslib.evidence.plots import NARROW
 
 DARK_PAGE = 0.0091  # relative luminance of #14181e, the book's dark background
 SEEN = 0.298  # luminance of lines: 3 to 1 on white
 READABLE = 0.18  # luminance of letters: 4.6 to 1 on white, and their dark twins on the dark page
+
+
+def _linear(colour) -> list[float]:
+    return [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+
+
+def luminance(colour) -> float:
+    """Relative luminance, 0 (black) to 1 (white), as WCAG 2 defines it."""
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), _linear(colour), strict=True))
+
+
+def tinted(colour, wanted: float) -> str:
+    """The colour at another luminance: dimmed or brightened, or mixed with white where that is not enough."""
+    channels, now = _linear(colour), luminance(colour)
+    if now:
+        factor = min(wanted / now, 1 / max(channels))
+        channels, now = [c * factor for c in channels], now * factor
+    if wanted > now:
+        channels = [c + (1 - c) * (wanted - now) / (1 - now) for c in channels]
+    return to_hex([12.92 * c if c <= 0.0031308 else 1.055 * min(c, 1) ** (1 / 2.4) - 0.055 for c in channels])
 
 
 def contrast(a: float, b: float) -> float:

@@ -161,11 +161,11 @@ def table(runs: pd.DataFrame, scale: str | None = None) -> pd.DataFrame:
     timed = runs[~runs.device.str.contains("NVIDIA")] if len(runs) else runs
     rates = [row.seconds / work(row.record.recipe) for row in timed.itertuples()]
     rate = float(pd.Series(rates, dtype=float).quantile(0.25))  # many were recorded beside other jobs
-    have, rows = set(runs.recipe_id), {}
-    for group, recipe in planned(scale):
-        key = recipe.scale, group.name, group.claims, recipe.net_name, changes(recipe)
-        row = rows.setdefault(key, {"runs": 0, "recorded": 0, "hours": work(recipe) * rate / 3600})
-        row["runs"] += 1
-        row["recorded"] += recipe.id in have
-    index = pd.MultiIndex.from_tuples(rows, names=["scale", "plan", "claims", "net", "with"])
-    return pd.DataFrame(rows.values(), index=index).reset_index()
+    have, by = set(runs.recipe_id), ["scale", "plan", "claims", "net", "with"]
+    rows = [
+        (r.scale, group.name, group.claims, r.net_name, changes(r), r.id in have, work(r) * rate / 3600)
+        for group, r in planned(scale)
+    ]
+    frame = pd.DataFrame(rows, columns=[*by, "recorded", "hours"])
+    found = frame.groupby(by, sort=False).agg(runs=("recorded", "size"), recorded=("recorded", "sum"), hours=("hours", "first"))
+    return found.reset_index()

@@ -10,7 +10,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
@@ -23,34 +22,10 @@ OTHER = "#555555"
 RESIDUAL_HUE, PLAIN_HUE = "#1c6fd1", "#d95f02"
 
 
-def _linear(colour) -> list[float]:
-    return [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
-
-
-def luminance(colour) -> float:
-    """Relative luminance, 0 (black) to 1 (white), as WCAG 2 defines it."""
-    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), _linear(colour), strict=True))
-
-
-def tinted(colour, wanted: float) -> str:
-    """The colour at another luminance: dimmed or brightened, or mixed with white where that is not enough."""
-    channels, now = _linear(colour), luminance(colour)
-    if now:
-        factor = min(wanted / now, 1 / max(channels))
-        channels, now = [c * factor for c in channels], now * factor
-    if wanted > now:
-        channels = [c + (1 - c) * (wanted - now) / (1 - now) for c in channels]
-    return to_hex([12.92 * c if c <= 0.0031308 else 1.055 * min(c, 1) ** (1 / 2.4) - 0.055 for c in channels])
-
-
-def shades(hue: str, n: int) -> list[str]:
-    """n shades of a hue, light to dark in equal ratios, each 3 to 1 or more from a white page (its twin from a dark one)."""
-    steps = (3.15 * (14 / 3.15) ** (i / max(1, n - 1)) for i in range(n))  # contrasts with white
-    return [tinted(hue, 1.05 / step - 0.05) for step in steps]
-
-
-PALETTE = dict(zip(DEPTHS, shades(RESIDUAL_HUE, len(DEPTHS)), strict=True))  # residual nets, by depth
-PLAIN = dict(zip(DEPTHS, shades(PLAIN_HUE, len(DEPTHS)), strict=True))
+# Light to dark in equal ratios of contrast: each 3 to 1 or more from a white page, and its twin from a dark one.
+BLUES = ("#4390ff", "#2280ef", "#1d71d4", "#1862bb", "#1355a2", "#0f478a", "#0a3a72", "#062b58")
+ORANGES = ("#ee6902", "#d55d02", "#bd5201", "#a64701", "#903d01", "#7a3201", "#652800", "#4e1d00")
+PALETTE, PLAIN = (dict(zip(DEPTHS, colours, strict=True)) for colours in (BLUES, ORANGES))  # residual and plain nets, by depth
 
 
 def colour(depth: int, plain: bool = False) -> str:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from ..record import folder
 from .comparison import interval
-from .reported import paper
+from .reported import claim_of, paper
 
 FEWEST, SHARE = 3, 2 / 3
 RULE = """An author counts once. *Agrees*: at least two thirds of the authors have the claim's sign, and the 95 % t interval of
@@ -226,7 +226,7 @@ def verdict(table: pd.DataFrame, side: int) -> tuple[str, int, int]:
 
 
 def judge(claim: str, frame: pd.DataFrame | None = None) -> dict:
-    """A claim by RULE, for the table of claims: scale, claim, ours (a sentence), n (authors), verdict.
+    """A claim by RULE, for the table of claims: scale, claim, paper, ours (a sentence), n (authors), verdict.
 
     frame: rows of `reruns()`, all if None. n is the number of authors of the weakest part, 0 where there is none.
     """
@@ -242,4 +242,5 @@ def judge(claim: str, frame: pd.DataFrame | None = None) -> dict:
     word = next(word for word in ("disagrees", "too few", "agrees") if word in words)
     *_, k, m = min((part for part in found if part[0] == word), key=lambda part: (part[1], part[3]))
     of = {"agrees": f" ({k} of {m} sources)", "disagrees": f" ({m - k} of {m} sources)", "too few": ""}
-    return {"scale": "public", "claim": claim, "ours": "; ".join(said), "n": m, "verdict": word + of[word]}
+    return {"scale": "public", "claim": claim, "paper": claim_of(claim).paper, "ours": "; ".join(said), "n": m,
+            "verdict": word + of[word]}  # fmt: skip

@@ -210,9 +210,7 @@ def side_by_side(worker: Worker, hands: list, steps: list) -> None:
         with contextlib.nullcontext() if worker.options["device"] == "cpu" else torch.cuda.stream(torch.cuda.Stream()):
             worker(hand, steps, asked)
 
-    sys.setswitchinterval(
-        5e-4
-    )  # seconds: a thread that has its next iteration to launch should not wait for the others' Python
+    sys.setswitchinterval(5e-4)  # seconds: a thread with an iteration to launch should not wait for the others' Python
     with between_steps() as asked, ThreadPoolExecutor(len(hands)) as pool:
         for ended in [pool.submit(one, hand) for hand in hands]:
             ended.result()
