@@ -63,17 +63,13 @@ def load_checkpoint(path: Path, net: nn.Module, optimizer) -> State:
         saved = torch.load(path, map_location=next(net.parameters()).device, weights_only=True)
         net.load_state_dict(saved["net"])
         optimizer.load_state_dict(saved["optimizer"])
-        state = State(**saved["state"])
-        if not state.machines or state.machines[0]["step"] != 0:
-            raise ValueError("it does not say on what code and machine it began")
+        return State(**saved["state"])
     except (MemoryError, torch.OutOfMemoryError, OSError):
         raise
     except Exception as error:  # torch.load raises many kinds
         raise ValueError(
-            f"{path} is damaged or of another version ({error if type(error) is ValueError else type(error).__name__}): "
-            "delete it to start the run anew."
+            f"{path} is damaged or of another version ({type(error).__name__}): delete it to start the run anew."
         ) from None
-    return state
 
 
 class BusyError(ValueError):
@@ -98,8 +94,8 @@ def locked(folder: Path, name: str, seconds: float = LOCK_SECONDS) -> Iterator[N
 def between_steps() -> Iterator[list[int]]:
     """Ctrl-C, SIGTERM and SIGHUP wait for the end of an iteration: yields the list of those that came.
 
-    A second Ctrl-C is not put off. A second SIGTERM is: a process group's may come from both a scheduler and the sweep. Only
-    the main thread hears of signals: in another thread it yields the list of the main thread's own `between_steps`.
+    A second Ctrl-C is not put off; a second SIGTERM is: both a scheduler and the sweep may send one. Only the main thread
+    hears of signals: in another thread it yields the list of the main thread's own `between_steps`.
     """
     global asked_of_all
     if threading.current_thread() is not threading.main_thread():

@@ -72,8 +72,7 @@ def optimizer_for(recipe: Recipe, net: nn.Module) -> torch.optim.SGD:
     groups = [{"params": list(net.parameters())}]
     if not recipe.decay_bn:
         bn = [p for m in net.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
-        ids = set(map(id, bn))
-        groups = [{"params": [p for p in net.parameters() if id(p) not in ids]}, {"params": bn, "weight_decay": 0.0}]
+        groups = [{"params": [p for p in net.parameters() if p not in set(bn)]}, {"params": bn, "weight_decay": 0.0}]
     return torch.optim.SGD(groups, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True)
 
 

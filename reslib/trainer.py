@@ -1,9 +1,8 @@
 """Train: the learning rate, the step, evaluation, checkpoint and exact resume. `train(recipe)` -> Record.
 
-A run killed at any moment and started again goes on as if nothing had been: every random decision depends on (seed, epoch,
-sample) alone, and a checkpoint holds all the rest. On a CPU with the same number of threads the weights end bit-identical; a
-GPU adds up in no fixed order. The step is channels_last; compiled, where a run is long enough to pay for that (machine.py); on
-a GPU one CUDA graph (cuda_graph.py).
+A run killed at any moment and started again goes on as if nothing had been: random decisions depend on (seed, epoch, sample)
+alone, and a checkpoint holds all the rest. On a CPU with as many threads the weights end bit-identical; a GPU adds up in no
+fixed order. The step is channels_last; compiled in long runs (machine.py); on a GPU one CUDA graph (cuda_graph.py).
 """
 
 import contextlib
@@ -24,7 +23,7 @@ from .checkpoint import LOCK_SECONDS, State, between_steps, load_checkpoint, loc
 from .cuda_graph import CAPTURE, GraphedStep
 from .distributed import Ranks
 from .files import drawing_seconds, path_of
-from .machine import device_of, provenance
+from .machine import device_of
 from .recipes import Recipe, needed
 from .record import COLUMNS, Record, pack, read, short, weights_sha256, write
 from .sgd import check, in_bf16, lr_at, optimizer_for, rescale_momentum, train_step, watch_plateau, watch_warmup
@@ -47,8 +46,8 @@ def train(recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume
 class Trainer:
     """One run: `fit` is its loop, the other methods are what surrounds it. Arguments as `train`.
 
-    steps_done: a shared number whose `value` is kept at the iterations done, instead of a progress bar. beside: how many runs
-    share the device, this one included; its record says so, because its images/s are then no speed.
+    steps_done: a shared number whose `value` is kept at the iterations done, instead of a progress bar.
+    beside: how many runs share the device, this one included, for the record: its images/s are then no speed.
     """
 
     def __init__(self, recipe: Recipe, *, data_dir=None, out_dir: str | Path = "runs", resume: bool = True, device=None,
@@ -62,8 +61,6 @@ class Trainer:
         """The run's record, made, or read where it is finished. wait: seconds, for a run that another process holds."""
         threads, first = torch.get_num_threads(), self.ranks.rank == 0
         with self.ranks.joined(self.device), contextlib.ExitStack() as held:
-            if not self.ranks.told(self.resume and self.recorded.exists()):
-                self.look()
             if first:
                 held.enter_context(locked(self.out_dir, self.recipe.name, wait))
             if self.ranks.told(self.resume and self.recorded.exists()):
@@ -79,17 +76,9 @@ class Trainer:
 
     # --- before the loop ---------------------------------------------------------------------------------------------
 
-    def look(self) -> None:
-        """What the data hold; what does not fit is said here, before anything is made."""
-        self.reading, backend = {}, "array"
-        if self.recipe.data == "imagenet":
-            backend = data.prepared(self.recipe, self.asked_for, self.device, self.data_dir)
-            self.reading = {"backend": backend, "workers": max(1, machine.cores() // self.ranks.beside)}
-        self.data = data.contents(self.recipe, backend, self.data_dir)
-
     def prepare(self) -> None:
-        """The net, the optimizer and the state of the run, new or as its checkpoint has them; and its step."""
-        recipe, device = self.recipe, self.device
+        """The data, the net, the optimizer and the state of the run, new or as its checkpoint has them; and its step."""
+        recipe, device, photographs = self.recipe, self.device, self.recipe.data == "imagenet"
         for left in self.out_dir.glob(f"{recipe.name}.*.part"):  # of a run killed while it wrote
             left.unlink(missing_ok=True)
         if device.type == "cuda":
@@ -97,13 +86,16 @@ class Trainer:
             self.device = device = torch.device("cuda", own if device.index is None else device.index)
             torch.cuda.set_device(device)  # graphs are captured there
         self.backend = data.prepared(recipe, self.asked_for, device, self.data_dir)
+        self.data = data.contents(recipe, self.backend, self.data_dir)
+        workers = max(1, machine.cores() // self.ranks.beside)
+        self.reading = {"backend": self.backend, "workers": workers} if photographs else {}
         self.net = recipe.net(self.data.get("classes")).to(device, memory_format=torch.channels_last)
         self.optimizer = optimizer_for(recipe, self.net)
         self.state = State(start=datetime.now(UTC).isoformat(timespec="seconds"), threads=torch.get_num_threads())
         if self.ranks.told(self.resume and self.checkpoint.exists()):
             self.state = load_checkpoint(self.checkpoint, self.net, self.optimizer)
             torch.set_num_threads(self.state.threads)
-        if recipe.data == "imagenet":
+        if photographs:
             here = {"backend": self.backend} | {name: self.data[name] for name in ("train", "test", "classes")}
             if self.state.photographs not in ({}, here):
                 raise ValueError(f"{self.checkpoint} is of a run on {self.state.photographs}, and here are {here}: give the "
@@ -114,7 +106,7 @@ class Trainer:
         environment = machine.environment(device, self.state.threads, compiled)
         if self.ranks.count > 1:
             environment |= {"ranks": self.ranks.count, "deterministic": False}
-        self.environment = provenance(self.state, environment)
+        self.environment = machine.provenance(self.state, environment)
         if self.steps_done is None and recipe.scale != "demo" and self.ranks.rank == 0:
             machine.warn_if_no_evidence(self.environment)
         with CAPTURE if device.type == "cuda" else contextlib.nullcontext():  # one compiles at a time
@@ -189,9 +181,10 @@ class Trainer:
 
     def epoch(self) -> dict[str, str]:
         """Of a run on photographs: where it is, and where it ends, in passes over the training images."""
+        if self.recipe.data != "imagenet":
+            return {}
         batches = self.data["train"] // self.recipe.batch
-        there = {"epoch": f"{self.state.step / batches:.1f}/{self.recipe.steps / batches:.0f}"}
-        return there if self.recipe.data == "imagenet" else {}
+        return {"epoch": f"{self.state.step / batches:.1f}/{self.recipe.steps / batches:.0f}"}
 
     def learning_rate(self) -> float:
         """This iteration's. Where it changes, Caffe's form of momentum needs its buffers rescaled."""
