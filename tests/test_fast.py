@@ -189,7 +189,7 @@ def test_threads_of_torch_and_numba_stay_as_they_were(images):
 
     before = torch.get_num_threads(), numba.get_num_threads()
     fast._loaders.clear()
-    fast._seen.clear()
+    fast._verified.clear()
     for workers in (1, 2, 9):
         for k, _ in enumerate(batches(images, workers=workers)):
             assert k > 4 or (torch.get_num_threads(), numba.get_num_threads()) == before

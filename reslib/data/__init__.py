@@ -7,23 +7,21 @@ torch   a Dataset and DataLoader, sample by sample: the readable reference
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..files import say
 from ..machine import device_of
 from ..recipes import Recipe, needed
-from . import cifar, draws, fast
+from . import cifar, draws, fast, photographs
 from .cifar import BYTE, Images, Plan, augmented, centring, crop_flip_subtract, gather, images, mean_image, resident, split_ids
 from .draws import epoch_draws
-from .identity import contents, same
+from .identity import contents
 from .sources import data_folder
 
 __all__ = [
-    "BYTE", "Images", "Loader", "Plan", "augmented", "centring", "choose_backend", "contents", "crop_flip_subtract",
-    "data_folder", "draws", "epoch_draws", "gather", "images", "loader", "mean_image", "prepared", "resident", "same",
-    "split_ids", "stream",
+    "BYTE", "Images", "Loader", "Plan", "augmented", "centring", "contents", "crop_flip_subtract", "data_folder", "draws",
+    "epoch_draws", "gather", "images", "loader", "mean_image", "prepared", "resident", "split_ids", "stream",
 ]  # fmt: skip
 BACKENDS = ("auto", "ffcv", "array", "torch")
 
@@ -72,38 +70,25 @@ def loader(recipe: Recipe, split: str, *, data_dir=None, epoch: int = 0, start_b
         raise ValueError(f"split {split!r} is unknown: use 'train', 'val' or 'test'.")
     if workers < 0:
         raise ValueError(f"workers is {workers}: it must be at least 0.")
-    device, train = device_of(device), split == "train" if needed(recipe).data == "imagenet" else split != "test"
-    backend = prepared(recipe, backend, device, data_dir, train=train)
+    device, of_imagenet = device_of(device), needed(recipe).data == "imagenet"
+    backend = prepared(recipe, backend, device, data_dir, train=split == "train" if of_imagenet else split != "test")
     augment = split == "train" if augment is None else augment
-    if recipe.data == "imagenet":
-        from . import photographs
-
-        return photographs.loader(recipe, split, data_dir=data_dir, epoch=epoch, start_batch=start_batch, augment=augment,
-                                  backend=backend, device=device, workers=workers, shard=shard)  # fmt: skip
-    part = images(recipe, train=split != "test", data_dir=data_dir)
-    mean, offset = centring(recipe, data_dir, device)
-    ids = split_ids(recipe, split, len(part.labels))
-    if augment:
-        plan = augmented(recipe, ids, epoch, len(part.labels), shuffled=split == "train")
-        if not len(plan.ids):
-            raise ValueError(f"a batch of {recipe.batch} is more than the training set holds.")
-    else:
-        centre = np.full(len(ids), recipe.pad, np.uint8)
-        plan = Plan(ids, centre, centre, np.zeros(len(ids), np.uint8))
-    plan = Plan(*(column[start_batch * recipe.batch :] for column in plan))
-    plan, batch = draws.share(plan, recipe.batch, *shard, cut=augment and split == "train")
-    make = {
-        "ffcv": lambda: cifar.ffcv_batches(part, plan, mean, recipe.pad, batch, workers),
-        "array": lambda: cifar.array_batches(part, plan, mean, recipe.pad, batch, device),
-        "torch": lambda: cifar.torch_batches(part, plan, mean, recipe.pad, batch, workers),
-    }[backend]
-    return Loader(-(-len(plan.ids) // batch), make, device, offset)
+    epoch_of = photographs.planned if of_imagenet else cifar.planned
+    plan, offset, make = epoch_of(recipe, split, epoch, augment, backend, data_dir, device, workers)
+    whole_batches = augment and split == "train"
+    if whole_batches and not len(plan.ids):
+        raise ValueError(f"a batch of {recipe.batch} is more than the training set holds.")
+    plan = type(plan)(*(column[start_batch * recipe.batch :] for column in plan))
+    plan, batch = draws.share(plan, recipe.batch, *shard, cut=whole_batches)
+    return Loader(-(-len(plan.ids) // batch), lambda: make(plan, batch), device, offset)
 
 
-def choose_backend(recipe: Recipe, backend: str, device) -> str:
-    """What "auto" means: ffcv where it is installed, for data that lie in files and go to the CPU; else array.
+def prepared(recipe: Recipe, backend: str, device, data_dir=None, *, train: bool | None = None) -> str:
+    """The backend that "auto" means, once the files that FFCV reads for it are there.
 
-    ImageNet: ffcv, else torch. Raises ValueError for an unknown backend, and for array with ImageNet.
+    On the CPU ffcv, where it is installed; else, for digits, and, with a word, where its files cannot be written, array. Of
+    photographs ffcv, where it is installed and .beton files are there that are large enough; else torch. train: the training
+    or the test part alone; None: both. Raises ValueError for an unknown backend, and array with ImageNet; and as `images`.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is unknown: use one of {', '.join(map(repr, BACKENDS))}.")
@@ -111,34 +96,22 @@ def choose_backend(recipe: Recipe, backend: str, device) -> str:
         raise ValueError("backend 'array' holds the whole set in memory, which ImageNet does not fit: use 'ffcv' or 'torch'.")
     if backend != "auto":
         return backend
+    parts = (True, False) if train is None else (train,)
     if recipe.data == "imagenet":
-        return "ffcv" if fast.available() else "torch"
-    on_cpu = torch.device(device).type == "cpu"
-    return "ffcv" if on_cpu and recipe.data != "digits" and fast.available() else "array"
-
-
-def prepared(recipe: Recipe, backend: str, device, data_dir=None, *, train: bool | None = None) -> str:
-    """`choose_backend`, once the files that "auto" would read through FFCV are there: array, and a word, if they cannot be.
-
-    Of photographs these are .beton files of the right size: torch, if there are none. train: the training or the test part
-    alone; None: both. Raises as `choose_backend` and `images`.
-    """
-    chosen = choose_backend(recipe, backend, device)
-    if (backend, chosen) == ("auto", "ffcv") and recipe.data == "imagenet":
-        from . import photographs
-
         folder = photographs.folder_of(data_dir)
         try:
-            for part in (True, False) if train is None else (train,):
+            for part in parts if fast.available() else ():
                 photographs.stored(folder, "train" if part else "val", photographs.scales_of(recipe, part)[1])
         except FileNotFoundError:
             return "torch"
-    elif (backend, chosen) == ("auto", "ffcv"):
-        parts = [images(recipe, train=part, data_dir=data_dir) for part in ((True, False) if train is None else (train,))]
-        try:
-            for part in parts:
-                cifar.stored(part)
-        except OSError as error:
-            say(f"{error} Images are read from memory instead (backend 'array').")
-            return "array"
-    return chosen
+        return "ffcv" if fast.available() else "torch"
+    if recipe.data == "digits" or torch.device(device).type != "cpu" or not fast.available():
+        return "array"
+    of_parts = [images(recipe, train=part, data_dir=data_dir) for part in parts]
+    try:
+        for part in of_parts:
+            cifar.stored(part)
+    except OSError as error:
+        say(f"{error} Images are read from memory instead (backend 'array').")
+        return "array"
+    return "ffcv"

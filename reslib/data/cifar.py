@@ -5,6 +5,7 @@ zeros round the subtracted image (border "black": out of the image itself, the m
 """
 
 import hashlib
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -140,6 +141,13 @@ def kernel() -> Callable | None:
         return None
 
 
+def cropped(pixels: np.ndarray, ids: np.ndarray, dy, dx, flip, mean: np.ndarray, pad: int) -> Tensor:
+    """What the kernel makes of a batch, in fresh memory: float32 (B, 3, H, W), channels_last."""
+    out = np.empty((len(ids), *pixels.shape[1:]), np.float32)
+    kernel()(pixels, ids, dy, dx, flip, mean, pad, out)
+    return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+
 def gather(pixels: Tensor, ids: Tensor, dy: Tensor, dx: Tensor, flip: Tensor, mean: Tensor, pad: int, byte: Tensor) -> Tensor:
     """The same as one indexed gather, on any device: uint8 (N, H, W, 3) -> float32 (B, 3, H, W), channels_last."""
     height, width = pixels.shape[1:3]
@@ -168,9 +176,8 @@ def array_batches(images: Images, plan: Plan, mean: np.ndarray, pad: int, batch:
 
     The threads end with the iterator, when it is closed or dropped; what one of them raises reaches the caller.
     """
-    crop = kernel() if torch.device(device).type == "cpu" else None
-    if crop is None:  # the plan too lies on the device: a step copies nothing and waits for nothing
-        pixels, labels = resident(images, device)
+    if torch.device(device).type != "cpu" or kernel() is None:
+        pixels, labels = resident(images, device)  # the plan too: a step copies nothing and waits for nothing
         centre, byte, *whole = (torch.from_numpy(a).to(device) for a in (mean, BYTE, *plan))
         for i in range(0, len(plan.ids), batch):
             ids, dy, dx, flip = (a[i : i + batch] for a in whole)
@@ -180,10 +187,8 @@ def array_batches(images: Images, plan: Plan, mean: np.ndarray, pad: int, batch:
     def some(first: int) -> list[tuple[Tensor, Tensor]]:
         made = []
         for i in range(first, min(first + group, len(plan.ids)), batch):
-            ids, dy, dx, flip = (a[i : i + batch] for a in plan)
-            out = np.empty((len(ids), *images.pixels.shape[1:]), np.float32)
-            crop(images.pixels, ids, dy, dx, flip, mean, pad, out)
-            made.append((torch.from_numpy(out).permute(0, 3, 1, 2), torch.from_numpy(images.labels[ids])))
+            ids, *draws = (column[i : i + batch] for column in plan)
+            made.append((cropped(images.pixels, ids, *draws, mean, pad), torch.from_numpy(images.labels[ids])))
         return made
 
     group = max(1, AHEAD // batch) * batch
@@ -199,19 +204,6 @@ def array_batches(images: Images, plan: Plan, mean: np.ndarray, pad: int, batch:
         threads.shutdown(cancel_futures=True)
 
 
-class _Pairs(NamedTuple):
-    """What FFCV's writer asks for."""
-
-    pixels: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, i: int) -> tuple:
-        return self.pixels[i], self.labels[i]
-
-
 def stored(images: Images) -> Path:
     """The .beton file of `images`: folder/beton/<name>.beton, written where it is missing or of other images.
 
@@ -225,25 +217,21 @@ def stored(images: Images) -> Path:
         from . import writer
 
         fields = {"image": NDArrayField(images.pixels.dtype, images.pixels.shape[1:]), "label": IntField()}
-        writer.write(path, _Pairs(images.pixels, images.labels), fields, {"source": images.sha256})
+        pairs = list(zip(images.pixels, images.labels, strict=True))
+        writer.write(path, pairs, fields, {"source": images.sha256})
     return path
 
 
 def ffcv_batches(images: Images, plan: Plan, mean: np.ndarray, pad: int, batch: int, workers: int) -> Iterator:
     """Out of the .beton file, decoded by FFCV, and the kernel. Raises as `stored`, ValueError for a bad plan or file."""
-    if len(plan.ids) and not 0 <= plan.ids.min() <= plan.ids.max() < len(images.labels):
-        raise ValueError(f"a plan's ids have to be from 0 to {len(images.labels) - 1}.")
-    loader = fast.opened(stored(images), fast.image_decoder, whole=True)
+    loader = fast.opened(stored(images))
     labels = loader.reader.metadata["f1"]
 
     def finish(decode: Callable, where: np.ndarray) -> tuple[Tensor, Tensor]:
         ids, *draws = (column[where] for column in plan)
-        pixels = decode(ids)
-        out = np.empty(pixels.shape, np.float32)
-        kernel()(pixels, np.arange(len(ids)), *draws, mean, pad, out)
-        return torch.from_numpy(out).permute(0, 3, 1, 2), torch.from_numpy(labels[ids])
+        return cropped(decode(ids), np.arange(len(ids)), *draws, mean, pad), torch.from_numpy(labels[ids])
 
-    return fast.batches(loader, len(plan.ids), batch, workers, finish)
+    return fast.batches(loader, plan.ids, batch, workers, finish)
 
 
 class _Samples(torch.utils.data.Dataset):
@@ -264,10 +252,15 @@ class _Samples(torch.utils.data.Dataset):
         return image.flip(2) if flip else image, int(self.images.labels[sample])
 
 
-def torch_batches(images: Images, plan: Plan, mean: np.ndarray, pad: int, batch: int, workers: int) -> Iterator:
+def undisturbed(_: int) -> None:
+    """In a worker: what stops a run is for the process that trains, which ends its workers itself."""
+    for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows: no SIGHUP
+        signal.signal(number, signal.SIG_IGN)
+
+
+def torch_batches(samples: torch.utils.data.Dataset, batch: int, workers: int) -> Iterator:
     """The readable reference: a torch Dataset behind a DataLoader."""
-    batches = torch.utils.data.DataLoader(_Samples(images, plan, mean, pad), batch, num_workers=workers)
-    for x, labels in batches:
+    for x, labels in torch.utils.data.DataLoader(samples, batch, num_workers=workers, worker_init_fn=undisturbed):
         yield x.contiguous(memory_format=torch.channels_last), labels
 
 
@@ -278,3 +271,21 @@ def augmented(recipe: Recipe, ids: np.ndarray, epoch: int, n: int, shuffled: boo
         ids = draws.order[draws.order <= ids[-1]]
         ids = ids[: len(ids) // recipe.batch * recipe.batch]
     return Plan(ids, draws.dy[ids], draws.dx[ids], draws.flip[ids] * np.uint8(recipe.flip))
+
+
+def planned(recipe: Recipe, split: str, epoch: int, augment: bool, backend: str, data_dir, device, workers: int):
+    """An epoch's Plan; what is subtracted from its batches, or None; and how batches are made, of (plan, batch)."""
+    part = images(recipe, train=split != "test", data_dir=data_dir)
+    mean, offset = centring(recipe, data_dir, device)
+    ids = split_ids(recipe, split, len(part.labels))
+    if augment:
+        plan = augmented(recipe, ids, epoch, len(part.labels), shuffled=split == "train")
+    else:
+        centre = np.full(len(ids), recipe.pad, np.uint8)
+        plan = Plan(ids, centre, centre, np.zeros(len(ids), np.uint8))
+    make = {
+        "ffcv": lambda plan, batch: ffcv_batches(part, plan, mean, recipe.pad, batch, workers),
+        "array": lambda plan, batch: array_batches(part, plan, mean, recipe.pad, batch, device),
+        "torch": lambda plan, batch: torch_batches(_Samples(part, plan, mean, recipe.pad), batch, workers),
+    }[backend]
+    return plan, offset, make

@@ -38,11 +38,10 @@ def centre(pixels: np.ndarray) -> np.ndarray:
     """The 224x224 centre of an image whose shorter side is resized to 256: (h, w, 3) -> (224, 224, 3), bytes."""
     import cv2
 
-    (side, crop), (height, width) = CENTRE, pixels.shape[:2]
-    short = min(height, width)
-    size = width * side // short, height * side // short
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    top, left = (size[1] - crop) // 2, (size[0] - crop) // 2
+    side, crop = CENTRE
+    height, width = (n * side // min(pixels.shape[:2]) for n in pixels.shape[:2])
+    small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    top, left = (height - crop) // 2, (width - crop) // 2
     return small[top : top + crop, left : left + crop]
 
 
@@ -79,10 +78,11 @@ def look(folder: Path, names: list[str]) -> tuple[list[tuple[str, str, int]], np
 def survey(folder: Path, names: list[str], jobs: int, tell: Callable) -> tuple:
     """`look` at all photographs, in `jobs` processes of a process of its own."""
     found, total, moments = [], 0, 0
+    chunks = [names[i : i + CHUNK] for i in range(0, len(names), CHUNK)]
     with ProcessPoolExecutor(jobs) as pool:
         try:
-            for rows, *sums in pool.map(partial(look, folder), [names[i : i + CHUNK] for i in range(0, len(names), CHUNK)]):
-                found, total, moments = found + rows, total + sums[0], moments + sums[1]
+            for rows, some, more in pool.map(partial(look, folder), chunks):
+                found, total, moments = found + rows, total + some, moments + more
                 tell(len(rows))
         except BrokenProcessPool:
             near = folder / names[len(found)]
@@ -133,9 +133,8 @@ def convert(source: str | Path, out: str | Path, part: str, mode: str = "jpg", s
     about = {"source": images.sha256, "part": part, "mode": mode, "side": side, "classes": images.classes}
     if fast.is_of(path, about):
         return path
-    found, total, moments = writer.apart(
-        survey, images.folder, images.names, jobs, total=len(images.names), desc=f"checking {part}"
-    )
+    seen = writer.apart(survey, images.folder, images.names, jobs, total=len(images.names), desc=f"checking {part}")
+    found, total, moments = seen
     bad = [i for i, (_, wrong, _) in enumerate(found) if wrong]
     for i in bad:
         print(f"unreadable: {images.folder / images.names[i]} ({found[i][1]})".encode(errors="backslashreplace").decode())

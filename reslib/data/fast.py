@@ -1,8 +1,8 @@
 """FFCV's own loader (1.0.2), mended so that nothing hangs, leaks, crashes or lies; writer.py makes the files.
 
-A file is verified before FFCV sees it. A Loader is compiled once a file, and decodes; each worker is one of FFCV's
-EpochIterators, a thread that makes every k-th batch, passes on what it raises, and ends when it is told to. Orders, crops and
-colours are decided elsewhere (draws.py). numba's own threads are not used, so that their layer does not matter.
+A file is verified before FFCV sees it. A Loader is compiled once a file; each worker is one of FFCV's EpochIterators, a thread
+that makes every k-th batch, passes on what it raises, and ends when it is told to. Orders, crops and colours are decided
+elsewhere (draws.py). numba's own threads are not used, so that their layer does not matter.
 """
 
 import atexit
@@ -11,7 +11,6 @@ import hashlib
 import json
 import queue
 import threading
-import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -73,22 +72,13 @@ def damaged(path: Path, what: str) -> ValueError:
     return ValueError(f"{path} is damaged ({what}): delete it and {path.name}.json, and {again}.")
 
 
-def tables(reader) -> bytes:
-    """Header, fields, samples and allocations, as FFCV's Reader has them."""
-    parts = reader.header, reader.field_descriptors, reader.metadata, reader.alloc_table
-    return b"".join(part.tobytes() for part in parts)
-
-
 def sidecar(path: Path) -> dict | None:
     """A .beton's sidecar; None where there is none of this version. ValueError if it cannot be read."""
-    kinds = dict(schema=int, size=int, head=int, table=int, sha256=str, tables=str, source=str, fields=list)
     try:
         note = json.loads(Path(f"{path}.json").read_bytes())
-        if note["schema"] != SCHEMA:
-            return None
-        if not all(isinstance(note[name], kind) for name, kind in kinds.items()):
-            raise TypeError
-        return note
+        if note["schema"] == SCHEMA and not {"size", "head", "table", "sha256", "tables", "source", "fields"} <= note.keys():
+            raise ValueError
+        return note if note["schema"] == SCHEMA else None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError):
@@ -99,6 +89,13 @@ def is_of(path: Path, about: dict) -> bool:
     """Whether there is a finished file of what `about` says. Raises ValueError as `sidecar`."""
     note = sidecar(path)
     return note is not None and path.exists() and about.items() <= note.items()
+
+
+def tables_sha256(data: np.ndarray, head: int, table: int) -> str:
+    """Of a file's bytes: those before `head` (header, fields, samples) and those from `table` on (allocations)."""
+    digest = hashlib.sha256(data[:head])
+    digest.update(data[table:])
+    return digest.hexdigest()
 
 
 def check(path: Path) -> dict:
@@ -115,60 +112,50 @@ def check(path: Path) -> dict:
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
-_seen: dict[Path, tuple] = {}  # path -> (time, size, inode) of a verified file, and the key of its Loader
+_verified: set[tuple] = set()  # (path, time, size and inode of a file; the key of its Loader)
 _loaders: dict[tuple, object] = {}  # FFCV's Loaders, compiled
 
 
-def opened(path: Path, decoder: Callable, whole: bool, size: int | None = None):
-    """An FFCV Loader of a verified file, compiled once in a process; its images are decoded by `decoder()`.
+def opened(path: Path, size: int | None = None):
+    """An FFCV Loader of a verified file, compiled once in a process. Raises ValueError if it is damaged.
 
-    whole: every byte is verified, and FFCV is given them from memory, so that nothing that happens to the file afterwards
-    reaches a batch. Else header and tables are, and FFCV maps the file. size: of the crops that `decoder` makes. Raises
-    ValueError if it is damaged.
+    size: pixels of the crops to make of photographs; header and tables are verified, and FFCV maps the file. None: images of
+    one size; every byte is verified, and FFCV is given them from memory: nothing that happens to the file later is seen.
     """
-    note = sidecar(path)
-    if note is None:
+    if (note := sidecar(path)) is None:
         raise damaged(path, "it has no sidecar of this version: its writing was never finished")
     try:
         stat = path.stat()
         if stat.st_size != note["size"]:
             raise damaged(path, f"its {stat.st_size} bytes are not as many as its sidecar says")
-        state = stat.st_mtime_ns, stat.st_size, stat.st_ino
-        key = note["sha256"], None if whole else (path, state), size
-        if _seen.get(path) == (state, key):
+        state = path, stat.st_mtime_ns, stat.st_size, stat.st_ino
+        key = note["sha256"], size and state, size
+        if (state, key) in _verified:
             return _loaders[key]
-        raw = np.fromfile(path, np.uint8) if whole else np.memmap(path, np.uint8, "r")
+        raw = np.memmap(path, np.uint8, "r") if size else np.fromfile(path, np.uint8)
     except OSError as error:
         raise damaged(path, error.strerror) from None
-    digest = hashlib.sha256(raw if whole else raw[: note["head"]])
-    digest.update(b"" if whole else raw[note["table"] :])
-    if digest.hexdigest() != note["sha256" if whole else "tables"]:
-        raise damaged(path, f"its {'' if whole else 'header and tables: their '}sha256 is not what its sidecar says")
+    if size and tables_sha256(raw, note["head"], note["table"]) != note["tables"]:
+        raise damaged(path, "its header and tables: their sha256 is not what its sidecar says")
+    if not size and hashlib.sha256(raw).hexdigest() != note["sha256"]:
+        raise damaged(path, "its sha256 is not what its sidecar says")
     with _as_before():
         if key not in _loaders:
-            _loaders[key] = _loader(path, note, decoder, raw)
-    if time.time() - stat.st_mtime > 1:  # a younger file could change within the same tick of the clock
-        _seen[path] = state, key
+            _loaders[key] = _loader(path, note["fields"], size, raw)
+    _verified.add((state, key))
     return _loaders[key]
 
 
-def _loader(path: Path, note: dict, decoder: Callable, raw: np.ndarray):
+def _loader(path: Path, fields: list[str], size: int | None, raw: np.ndarray):
+    from ffcv.fields.decoders import NDArrayDecoder
     from ffcv.loader import Loader
 
-    pipelines = {name: [decoder()] if name == "image" else None for name in note["fields"]}
+    decoder = photograph_decoder(size) if size else NDArrayDecoder()
+    pipelines = {name: [decoder] if name == "image" else None for name in fields}
     loader = Loader(str(path), 1, num_workers=1, os_cache=True, seed=0, pipelines=pipelines, batches_ahead=2)
-    if hashlib.sha256(tables(loader.reader)).hexdigest() != note["tables"]:
-        raise damaged(path, "it changed while it was opened")
     raw.flags.writeable = False
     loader.memory_manager.context.mmap = raw
     return loader
-
-
-def image_decoder():
-    """FFCV's decoder of images of one size."""
-    from ffcv.fields.decoders import NDArrayDecoder
-
-    return NDArrayDecoder()
 
 
 def photograph_decoder(size: int):
@@ -256,14 +243,19 @@ def _epoch() -> type:
     return Epoch
 
 
-def batches(loader, length: int, batch: int, workers: int, finish: Callable) -> Iterator:
-    """`finish(decode, where)` for every batch of positions `where` out of 0 .. length - 1, in order, each in fresh memory.
+def batches(loader, ids: np.ndarray, batch: int, workers: int, finish: Callable) -> Iterator:
+    """`finish(decode, where)` for every batch of positions `where` in `ids`, in order, each in fresh memory.
 
     decode: see Epoch. workers: threads (0 counts as 1), which end with the iterator, when it is closed or dropped. What one
-    raises reaches the caller.
+    raises reaches the caller. Raises ValueError for ids that the file does not have.
     """
+    if len(ids) and not 0 <= ids.min() <= ids.max() < len(loader.reader.metadata):
+        raise ValueError(f"a plan's ids are not from 0 to {len(loader.reader.metadata) - 1}.")
+    return _batches(loader, len(ids), batch, min(max(1, workers), -(-len(ids) // batch)), finish)
+
+
+def _batches(loader, length: int, batch: int, workers: int, finish: Callable) -> Iterator:
     starts, epochs = range(0, length, batch), []
-    workers = min(max(1, workers), len(starts))
     try:
         with _one:
             loader.batch_size = batch

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from pathlib import Path
 
 import numpy as np
 
 from ..recipes import Recipe
+from . import fast, photographs
 from .cifar import images, split_ids
 
 
@@ -27,43 +27,27 @@ def contents(recipe: Recipe, backend: str = "array", data_dir=None) -> dict:
     return {"name": name, "sha256": sha256, "train": n, "val": len(train.labels) - n, "test": len(test.labels)}
 
 
-def same(began: dict, here: dict, path: Path) -> dict:
-    """What a run's data are now. Raises ValueError if they are not those that it began with: path, its checkpoint."""
-    if began and began != here:
-        raise ValueError(f"{path} is of a run on {began}, and here are {here}: give the same photographs and backend, or "
-                         "delete it to start the run anew.")  # fmt: skip
-    return here
-
-
 def photographs_contents(recipe: Recipe, backend: str, data_dir) -> dict:
     """`contents` of photographs; their mean image and colours are made, and kept, where they are not yet."""
-    from . import photographs
-
     folder = photographs.folder_of(data_dir)
-    parts = {part: part_of(recipe, backend, folder, part) for part in ("train", "val")}
-    places, labels, classes, digests = zip(*parts.values(), strict=True)
+    parts = [photographs.part_of(recipe, backend, folder, part, part == "train") for part in ("train", "val")]
+    places, labels, found = zip(*parts, strict=True)
+    if backend == "ffcv":
+        notes = [fast.sidecar(path) for path in places]
+        classes, digests = notes[0]["classes"], [note["sha256"] for note in notes]
+    else:
+        classes, names = found[0].classes, [json.dumps([tree.classes, tree.names]) for tree in found]
+        digests = [hashlib.sha256(name.encode()).hexdigest() for name in names]
     if places[0] == places[1]:
         raise ValueError(f"{folder} holds no val: give photographs to test on, in DIR/train/<class>/ and DIR/val/<class>/.")
     if len(labels[0]) < recipe.batch:
         raise ValueError(f"a batch of {recipe.batch} is more than the {len(labels[0])} photographs of {places[0]}: set a "
                          "smaller batch.")  # fmt: skip
-    for place, found in zip(places, labels, strict=True):
-        if (lacking := np.flatnonzero(np.bincount(found, minlength=len(classes[0])) == 0)).size:
-            raise ValueError(f"{place} holds no photographs of the class {classes[0][lacking[0]]!r}: both parts need some of "
+    for place, of in zip(places, labels, strict=True):
+        if (lacking := np.flatnonzero(np.bincount(of, minlength=len(classes)) == 0)).size:
+            raise ValueError(f"{place} holds no photographs of the class {classes[lacking[0]]!r}: both parts need some of "
                              "each class.")  # fmt: skip
     photographs.statistics(folder)
     sha256 = hashlib.sha256("".join(digests).encode()).hexdigest()
-    name, (train, test) = f"imagenet-{recipe.size}px", map(len, labels)
-    return {"name": name, "sha256": sha256, "train": train, "val": 0, "test": test, "classes": len(classes[0])}
-
-
-def part_of(recipe: Recipe, backend: str, folder: Path, part: str) -> tuple[Path, np.ndarray, list[str], str]:
-    """Where the photographs of a part lie, their labels, the names of the classes, and a sha256."""
-    from . import fast, photographs
-
-    if backend == "ffcv":
-        path = photographs.stored(folder, part, photographs.scales_of(recipe, part == "train")[1])
-        note = fast.sidecar(path)
-        return path, photographs.opened(path, recipe.size).reader.metadata["f1"], note["classes"], note["sha256"]
-    tree = photographs.source(folder, part)
-    return tree.folder, tree.labels, tree.classes, hashlib.sha256(json.dumps([tree.classes, tree.names]).encode()).hexdigest()
+    counts = {"train": len(labels[0]), "val": 0, "test": len(labels[1]), "classes": len(classes)}
+    return {"name": f"imagenet-{recipe.size}px", "sha256": sha256, **counts}

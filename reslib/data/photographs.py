@@ -6,9 +6,8 @@
 Both use the same rectangles and colour vectors; their pixels differ by how they resize, which `bench load` measures.
 """
 
-import signal
 from collections.abc import Callable, Iterator
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +19,8 @@ from tqdm.auto import tqdm
 from ..files import renamed
 from ..recipes import Recipe
 from . import fast
-from .cifar import compiled
-from .draws import photo_draws, share
+from .cifar import cropped, torch_batches
+from .draws import photo_draws
 from .tree import Tree, decoded, folder_of, sidecars, source, stored, tree
 
 CENTRE = (256, 224)  # pixels: the shorter side and the centre crop of it that the mean image is of
@@ -140,47 +139,41 @@ def scales_of(recipe: Recipe, augment: bool) -> tuple[int, int]:
     return round(low * recipe.size / CENTRE[1]), round(high * recipe.size / CENTRE[1])
 
 
-def opened(path: Path, size: int):
-    """An FFCV Loader of a .beton file that makes crops of size x size pixels. Raises as `fast.needed` and `fast.opened`."""
+def part_of(recipe: Recipe, backend: str, folder: Path, part: str, augment: bool) -> tuple:
+    """Where the photographs of a part lie; their labels; an FFCV Loader of them, or a Tree.
+
+    Raises ImportError where FFCV is asked for and missing, and as `stored`, `fast.opened` and `source`.
+    """
+    if backend != "ffcv":
+        images = source(folder, part)
+        return images.folder, images.labels, images
+    path = stored(folder, part, scales_of(recipe, augment)[1])
     fast.needed(path, "torch")
-    return fast.opened(path, lambda: fast.photograph_decoder(size), whole=False, size=size)
+    file = fast.opened(path, recipe.size)
+    return path, file.reader.metadata["f1"], file
 
 
-def loader(recipe: Recipe, split: str, *, data_dir, epoch: int, start_batch: int, augment: bool, backend: str, device,
-           workers: int, shard: tuple[int, int]):  # fmt: skip
-    """As `data.loader`: "train", or ImageNet's 50,000 validation images as both "val" and "test".
+def planned(recipe: Recipe, split: str, epoch: int, augment: bool, backend: str, data_dir, device, workers: int):
+    """An epoch's Plan; None; and how batches are made, of (plan, batch). "val" and "test" are ImageNet's validation images.
 
     Images that are not augmented are 224x224 centre crops at a shorter side of 256. Without recipe.short_side that is the
     scale of training crops too, and smaller .beton files serve. With another recipe.size all of this is in proportion.
     """
-    from . import Loader
-
     folder, part = folder_of(data_dir), "train" if split == "train" else "val"
-    scales = scales_of(recipe, augment)
-    if backend == "ffcv":
-        path = stored(folder, part, scales[1])
-        file = opened(path, recipe.size)
-        count = len(file.reader.metadata)
-    else:
-        images = source(folder, part)
-        count = len(images.names)
+    place, labels, images = part_of(recipe, backend, folder, part, augment)
     mean, covariance = statistics(folder)
     mean = resized(mean, recipe.size)
-    plan = planned(recipe, count, epoch, augment, split == "train", scales, covariance)
-    if augment and split == "train" and not len(plan.ids):
-        raise ValueError(f"a batch of {recipe.batch} is more than the training set holds.")
-    plan = Plan(*(column[start_batch * recipe.batch :] for column in plan))
-    plan, batch = share(plan, recipe.batch, *shard, cut=augment and split == "train")
+    plan = drawn(recipe, len(labels), epoch, augment, split == "train", covariance)
     make = {
-        "ffcv": lambda: ffcv_batches(file, path, plan, mean, batch, workers),
-        "torch": lambda: torch_batches(images, plan, mean, batch, workers),
+        "ffcv": lambda plan, batch: ffcv_batches(images, place, plan, mean, batch, workers),
+        "torch": lambda plan, batch: torch_batches(_Photos(images, plan, mean), batch, workers),
     }[backend]
-    return Loader(-(-len(plan.ids) // batch), make, device)
+    return plan, None, make
 
 
-def planned(recipe: Recipe, count: int, epoch: int, augment: bool, shuffled: bool, scales, covariance: np.ndarray) -> Plan:
+def drawn(recipe: Recipe, count: int, epoch: int, augment: bool, shuffled: bool, covariance: np.ndarray) -> Plan:
     """One epoch over `count` photographs: as drawn, or as they are; shuffled: permuted, and only whole batches."""
-    ids = np.arange(count)
+    ids, scales = np.arange(count), scales_of(recipe, augment)
     if not augment:
         middle, zero = np.full(count, MIDDLE, np.uint32), np.zeros(count, np.uint8)
         return Plan(ids, np.full(count, scales[0], np.uint16), middle, middle, zero, np.zeros((count, 3), np.float32))
@@ -192,28 +185,13 @@ def planned(recipe: Recipe, count: int, epoch: int, augment: bool, shuffled: boo
     return Plan(ids, draws.scale[ids], draws.top[ids], draws.left[ids], draws.flip[ids] * np.uint8(recipe.flip), shift)
 
 
-def flip_subtract_tint(pixels, flip, mean, shift, out):
-    """out = pixels / 255 - mean, mirrored where flip is 1, + shift: uint8 (B, H, W, 3) to float32, compiled by `kernel()`."""
-    n, height, width = pixels.shape[:3]
-    rows, target = pixels.reshape(n, height, 3 * width), out.reshape(n, height, 3 * width)
-    centre, tint = mean.reshape(height, 3 * width), np.empty(3 * width, np.float32)
-    for b in range(n):
-        for x in range(width):
-            tint[3 * x : 3 * x + 3] = shift[b]
-        for y in range(height):
-            to, source, minus = target[b, y], rows[b, y], centre[y]
-            for k in range(3 * width):
-                to[k] = np.float32(source[k]) / np.float32(255) - minus[k] + tint[k]
-            if flip[b]:
-                for x in range(width // 2):
-                    for c in range(3):
-                        to[3 * x + c], to[3 * (width - 1 - x) + c] = to[3 * (width - 1 - x) + c], to[3 * x + c]
-
-
-@cache
-def kernel() -> Callable:
-    """`flip_subtract_tint`, compiled."""
-    return compiled(flip_subtract_tint)
+def flip_subtract_tint(pixels: np.ndarray, flip: np.ndarray, mean: np.ndarray, shift: np.ndarray) -> Tensor:
+    """pixels / 255 - mean, mirrored where flip is 1, + shift: uint8 (B, H, W, 3) -> float32 (B, 3, H, W), channels_last."""
+    none = np.zeros(len(pixels), np.uint8)
+    images = cropped(pixels, np.arange(len(pixels)), none, none, flip, mean, pad=0)
+    rows = images.permute(0, 2, 3, 1).flatten(2).numpy()  # (B, H, 3W)
+    rows += np.tile(shift, pixels.shape[2])[:, None]
+    return images
 
 
 def placed(samples: np.ndarray, plan: Plan, size: int) -> np.ndarray:
@@ -234,8 +212,6 @@ def placed(samples: np.ndarray, plan: Plan, size: int) -> np.ndarray:
 def ffcv_batches(file, path: Path, plan: Plan, mean: np.ndarray, batch: int, workers: int) -> Iterator:
     """The plan's samples out of an opened .beton file. Raises ValueError for ids it does not have, or a damaged JPEG in it."""
     samples = file.reader.metadata
-    if len(plan.ids) and not 0 <= plan.ids.min() <= plan.ids.max() < len(samples):
-        raise ValueError(f"a plan's ids are not from 0 to {len(samples) - 1}.")
 
     def finish(decode: Callable, where: np.ndarray) -> tuple[Tensor, Tensor]:
         part = Plan(*(column[where] for column in plan))
@@ -244,11 +220,9 @@ def ffcv_batches(file, path: Path, plan: Plan, mean: np.ndarray, batch: int, wor
             pixels = decode(np.arange(len(rows)), placed(rows, part, len(mean)))
         except ValueError as error:
             raise fast.damaged(path, f"{error}") from None
-        out = np.empty(pixels.shape, np.float32)
-        kernel()(pixels, part.flip, mean, part.shift, out)
-        return torch.from_numpy(out).permute(0, 3, 1, 2), torch.from_numpy(rows["f1"].copy())
+        return flip_subtract_tint(pixels, part.flip, mean, part.shift), torch.from_numpy(rows["f1"].copy())
 
-    return fast.batches(file, len(plan.ids), batch, workers, finish)
+    return fast.batches(file, plan.ids, batch, workers, finish)
 
 
 def view(path: Path, scale: int, top: int, left: int, size: int) -> Tensor:
@@ -279,16 +253,3 @@ class _Photos(torch.utils.data.Dataset):
         image = image / 255 - self.mean
         image = image.flip(2) if flip else image
         return image + torch.from_numpy(shift)[:, None, None], int(self.images.labels[sample])
-
-
-def undisturbed(_: int) -> None:
-    """In a worker: what stops a run is for the process that trains, which ends its workers itself."""
-    for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows: no SIGHUP
-        signal.signal(number, signal.SIG_IGN)
-
-
-def torch_batches(images: Tree, plan: Plan, mean: np.ndarray, batch: int, workers: int) -> Iterator:
-    """The plan's samples through a torch Dataset and DataLoader."""
-    for x, labels in torch.utils.data.DataLoader(_Photos(images, plan, mean), batch, num_workers=workers,
-                                                 worker_init_fn=undisturbed):  # fmt: skip
-        yield x.contiguous(memory_format=torch.channels_last), labels

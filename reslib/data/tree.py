@@ -57,28 +57,23 @@ def tree(folder: str | Path, part: str) -> Tree:
     top = folder / part if split else folder
     if not top.is_dir():
         there = f" ({folder} holds {', '.join(_folders(folder))})" if split else ""
-        raise FileNotFoundError(
-            f"{top} is no folder{there}: give an ImageFolder tree, DIR/train/<class>/*.JPEG and DIR/val/...."
-        )
+        raise FileNotFoundError(f"{top} is no folder{there}: give an ImageFolder tree, DIR/train/<class>/*.JPEG and "
+                                "DIR/val/....")  # fmt: skip
     reference = folder / "train" if (folder / "train").is_dir() else top
     classes, found = _folders(reference), _folders(top)
     if alien := sorted(set(found) - set(classes)):
         raise ValueError(f"{top / alien[0]} is a class that {reference} does not have: the parts need the same classes.")
     digest, names, labels, left_out = hashlib.sha256(json.dumps(classes).encode()), [], [], []
     for name in found:
-        before = len(names)
-        for file in sorted(os.scandir(top / name), key=lambda f: f.name):
-            if file.name.startswith("."):
-                continue
-            if not file.name.lower().endswith(SUFFIXES) or file.is_dir():
-                left_out.append(f"{name}/{file.name}")
-                continue
-            names.append(f"{name}/{file.name}")
-            labels.append(classes.index(name) if before == len(names) - 1 else labels[-1])
-            stat = file.stat() if os.path.exists(file) else None
-            digest.update(os.fsencode(f"{names[-1]} {stat and (stat.st_size, stat.st_mtime_ns)}\n"))
-        if len(names) == before:
-            left_out.append(f"{name}/ (a class without photographs)")
+        files = sorted((f for f in os.scandir(top / name) if not f.name.startswith(".")), key=lambda f: f.name)
+        used = {f.name: f for f in files if f.name.lower().endswith(SUFFIXES) and not f.is_dir()}
+        left_out += [f"{name}/{f.name}" for f in files if f.name not in used]
+        left_out += [] if used else [f"{name}/ (a class without photographs)"]
+        for file in used.values():
+            stat = file.stat() if os.path.exists(file) else None  # a link may lead nowhere
+            digest.update(os.fsencode(f"{name}/{file.name} {stat and (stat.st_size, stat.st_mtime_ns)}\n"))
+        names += [f"{name}/{file}" for file in used]
+        labels += [classes.index(name)] * len(used)
     left_out += _unused(top, found) + [f"../{name}" for name in (_unused(folder, ["train", "val"]) if split else [])]
     left = f"{top}: {len(left_out)} entries are not used, {left_out[0]!r} first" if left_out else ""
     if not names:
@@ -130,10 +125,9 @@ def stored(folder: Path, part: str, short: int) -> Path:
     notes = sidecars(folder, part).items()
     found = [(note["mode"] != "raw", note["side"], path) for path, note in notes if note["side"] >= short]
     if not found:
-        raise FileNotFoundError(
-            f"{folder / 'beton'} holds no imagenet-{part} file with a shorter side of {short} pixels: make it with "
-            f"`{words(*CONVERT, 'DIR', '--dir', folder)}`, or read the photographs themselves with backend='torch'."
-        )
+        raise FileNotFoundError(f"{folder / 'beton'} holds no imagenet-{part} file with a shorter side of {short} pixels: make "
+                                f"it with `{words(*CONVERT, 'DIR', '--dir', folder)}`, or read the photographs themselves with "
+                                "backend='torch'.")  # fmt: skip
     return min(found)[2]
 
 

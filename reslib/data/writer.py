@@ -14,6 +14,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -29,41 +30,35 @@ from ..files import alone, renamed
 from . import fast
 
 PAGE = 1 << 21  # bytes: FFCV's unit of allocation, its smallest; no sample may be larger
-_watched: list = []  # in the process apart: those of FFCV's writer
 
 
 def apart(work: Callable, *args, total: int, desc: str | None = None):
     """`work(*args, tell)` in a fresh process, which may fork as it has no threads of ours; `tell(n)` moves a progress bar.
 
-    Raises what it raises; OSError, with the reason if one was left, if it or a process that it started is killed or fails.
-    All of them end with this call. Not by multiprocessing: that would run the main module again.
+    Raises OSError, with the reason if one was left, if it or a process that it started is killed or fails. All of them end
+    with this call. Not by multiprocessing: that would run the main module again.
     """
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", "from reslib.data import writer; writer._apart()"]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command, env=environ, start_new_session=True, **pipes) as child:
-        said: list[bytes] = []
-        listener = threading.Thread(target=lambda: said.append(child.stderr.read()))
-        listener.start()
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    with tempfile.TemporaryFile() as said, subprocess.Popen(command, env=environ, stderr=said, **pipes) as child:
         try:
             pickle.dump((work, args), child.stdin, protocol=5)
             child.stdin.close()
-            with tqdm(total=total, desc=desc, unit="image") if desc else contextlib.nullcontext() as bar:
+            with tqdm(total=total, desc=desc, unit="image", disable=desc is None) as bar:
                 while isinstance(news := pickle.load(child.stdout), int):
-                    bar and bar.update(news)
+                    bar.update(news)
+            return news[0]
         except BaseException as error:  # Ctrl-C too
             os.killpg(child.pid, signal.SIGTERM)  # what tracks shared memory ignores it, and cleans up
-            listener.join()
-            if not isinstance(error, (EOFError, OSError, pickle.UnpicklingError)):
-                raise
             with contextlib.suppress(OSError):
                 child.stdin.close()  # what it could not be given
-            reasons = re.findall(r"^\w*Error: (.+)$", b"".join(said).decode(errors="replace"), re.MULTILINE)
+            if not isinstance(error, (EOFError, OSError, pickle.UnpicklingError)):
+                raise
+            child.wait()
+            said.seek(0)
+            reasons = re.findall(r"^\w*Error: (.+)$", said.read().decode(errors="replace"), re.MULTILINE)
             raise OSError(reasons[-1] if reasons else "a process that wrote it was killed") from None
-        listener.join()
-    if isinstance(news, Exception):
-        raise news
-    return news
 
 
 def _apart() -> None:
@@ -71,34 +66,32 @@ def _apart() -> None:
     out, parent = os.fdopen(os.dup(1), "wb"), os.getppid()
     os.dup2(2, 1)
 
-    def watch() -> None:
-        while os.getppid() == parent and not any(process.exitcode for process in _watched):
-            time.sleep(0.1)
-        os.killpg(0, signal.SIGTERM)  # FFCV would wait for ever
-
     def tell(news) -> None:
         pickle.dump(news, out)
         out.flush()
 
     os.register_at_fork(after_in_child=out.close)  # so that the other end hears of this process's death
     multiprocessing.set_start_method("fork", force=True)
-    threading.Thread(target=watch, daemon=True).start()
+    _end_when(lambda: os.getppid() != parent)
     fast.available()
     work, args = pickle.load(sys.stdin.buffer)
-    try:
-        tell(work(*args, tell))
-    except Exception as error:
-        tell(error)
+    tell((work(*args, tell),))
+
+
+def _end_when(lost: Callable[[], bool]) -> None:
+    """From a thread, end all processes of this group where one of them is lost: the others would wait for it for ever."""
+
+    def watch() -> None:
+        while not lost():
+            time.sleep(0.1)
+        os.killpg(0, signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write(path: str, samples, fields: dict, page: int, workers: int, tell: Callable) -> None:
     """FFCV's DatasetWriter, its processes watched and its progress told."""
     from ffcv import writer
-
-    class Process(writer.Process):
-        def start(self) -> None:
-            super().start()
-            _watched.append(self)
 
     def encode(usual: Callable, destination, image, malloc) -> None:
         """A field's encode that keeps a JPEG's own (bytes, height, width)."""
@@ -108,24 +101,10 @@ def _write(path: str, samples, fields: dict, page: int, workers: int, tell: Call
         destination["mode"], (destination["data_ptr"], room) = 0, malloc(len(data))
         room[:] = data
 
-    writer.Process, writer.tqdm = Process, lambda total: SimpleNamespace(update=tell, close=lambda: None)
+    _end_when(lambda: any(process.exitcode for process in list(multiprocessing.process._children)))
+    writer.tqdm = lambda total: SimpleNamespace(update=tell, close=lambda: None)
     fields["image"].encode = partial(encode, fields["image"].encode)
     writer.DatasetWriter(path, fields, page, workers).from_indexed_dataset(samples)
-
-
-def _write_both(path: Path, samples, fields: dict, about: dict, page: int, workers: int, desc: str | None) -> None:
-    from ffcv.reader import Reader
-
-    with renamed(Path(f"{path}.json")) as note, renamed(path) as file:
-        apart(_write, file.name, samples, fields, page, workers, total=len(samples), desc=desc)
-        reader = Reader(file.name)
-        note.write(json.dumps({
-            "schema": fast.SCHEMA, "size": os.fstat(file.fileno()).st_size, "count": len(samples), "fields": list(fields),
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-            "head": reader.header.nbytes + reader.field_descriptors.nbytes + reader.metadata.nbytes,
-            "table": int(reader.header["alloc_table_ptr"]), "tables": hashlib.sha256(fast.tables(reader)).hexdigest(),
-            "versions": {"ffcv": version("ffcv"), "numpy": np.__version__}, **about,
-        }, indent=1).encode() + b"\n")  # fmt: skip
 
 
 def write(path: Path, samples, fields: dict, about: dict, *, page: int = PAGE, workers: int = 1, desc: str | None = None):
@@ -140,6 +119,23 @@ def write(path: Path, samples, fields: dict, about: dict, *, page: int = PAGE, w
             for left in path.parent.glob(f"{path.name}*.part"):
                 if time.time() - left.stat().st_mtime > 3600:  # a killed process's
                     left.unlink(missing_ok=True)
-            _write_both(path, samples, fields, about, page, workers, desc)
+            with renamed(Path(f"{path}.json")) as note, renamed(path) as file:
+                apart(_write, file.name, samples, fields, page, workers, total=len(samples), desc=desc)
+                found = sidecar_of(file, list(fields)) | {"count": len(samples)} | about
+                note.write(json.dumps(found, indent=1).encode() + b"\n")
     except OSError as error:
         raise OSError(f"{path} could not be written, and no part of it is kept: {error.strerror or error}.") from error
+
+
+def sidecar_of(file, fields: list[str]) -> dict:
+    """What the sidecar says of a whole file's bytes."""
+    from ffcv.reader import Reader
+
+    reader, data = Reader(file.name), np.memmap(file.name, np.uint8, "r")
+    head = sum(part.nbytes for part in (reader.header, reader.field_descriptors, reader.metadata))
+    table = int(reader.header["alloc_table_ptr"])
+    return {
+        "schema": fast.SCHEMA, "size": len(data), "fields": fields, "head": head, "table": table,
+        "sha256": hashlib.file_digest(file, "sha256").hexdigest(), "tables": fast.tables_sha256(data, head, table),
+        "versions": {"ffcv": version("ffcv"), "numpy": np.__version__},
+    }  # fmt: skip
