@@ -1,5 +1,6 @@
 """python -m reslib data | train | test | plan | sweep | start | audit | claims | bench: from a shell. --help after any."""
 
+import contextlib
 import json
 import math
 import re
@@ -16,6 +17,11 @@ from .bench.commands import Device, expanded
 from .bench.commands import app as bench_app
 from .machine import in_a_line
 from .recipes import CIFAR, IMAGENET, SCALES
+
+Backend = Annotated[str, typer.Option(help="auto, ffcv, array, torch")]
+Data = Annotated[Path | None, typer.Option(help="holds CIFAR-10, or photographs: DIR/{train,val}/<class>/; default: "
+                                           "$RESLIB_DATA, else ./data")]  # fmt: skip
+Out = Annotated[Path, typer.Option(help="folder for records and, meanwhile, checkpoints", callback=expanded)]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(bench_app, name="bench")
@@ -47,19 +53,19 @@ def data(
                                         "sha256")] = False,
 ):  # fmt: skip
     """Fetch CIFAR-10 where it is missing, and check it; or write an ImageNet tree as .beton files, all photographs checked."""
-    from .data import data_folder, fast, images
+    from .data import data_folder, fast, images, tree
     from .data.sources import fetch
 
     if name not in ("cifar10", "imagenet"):
         raise ValueError(f"data set {name!r} is unknown: use cifar10 or imagenet.")
     if name == "imagenet" and not (check and source is None):
         imagenet_data(source, folder, mode, short_side, jobs, skip_unreadable)
-    folder = data_folder(folder, **({"holds": "."} if name == "imagenet" else {}))
+    folder = data_folder(folder) if name == "cifar10" else tree.folder_of(folder)
     if name == "cifar10":
         fetch(folder)
-    for train in (True, False) if name == "cifar10" else ():
-        part = images(CIFAR, train=train, data_dir=folder)
-        print(f"{folder}: CIFAR-10, {len(part.labels):,} {'training' if train else 'test'} images, sha256 {part.sha256[:16]}")
+        for train, which in ((True, "training"), (False, "test")):
+            part = images(CIFAR, train=train, data_dir=folder)
+            print(f"{folder}: CIFAR-10, {len(part.labels):,} {which} images, sha256 {part.sha256[:16]}")
     if check:
         if not (found := sorted((folder / "beton").glob(f"{name}-*.beton"))):
             print(f"{folder / 'beton'} holds no .beton file of {name}")
@@ -97,11 +103,9 @@ def train(
     shortcut: Annotated[str, typer.Option(help="A, B, C, or none: a plain net")] = "A",
     seed: int = 0,
     change: Annotated[list[str] | None, typer.Option("--set", help="any other field, as FIELD=VALUE, e.g. batch=64")] = None,
-    out: Annotated[Path, typer.Option(help="folder for the record and, meanwhile, the checkpoint",
-                                      callback=expanded)] = Path("runs"),
-    data_dir: Annotated[Path | None, typer.Option(help="imagenet: DIR/{train,val}/<class>/; default: $RESLIB_DATA, else "
-                                                  "./data")] = None,
-    backend: Annotated[str, typer.Option(help="auto, ffcv, array, torch")] = "auto",
+    out: Out = Path("runs"),
+    data_dir: Data = None,
+    backend: Backend = "auto",
     device: Device = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice")] = None,
     anew: Annotated[bool, typer.Option(help="start over: take up neither checkpoint nor record")] = False,
@@ -135,10 +139,8 @@ def split_field(words: str):
         raise ValueError(f"--set {words}: a scale sets several fields at once; use --scale.")
     if name not in CIFAR.as_dict():
         raise ValueError(f"--set {words}: a recipe has no field {name!r}; it has {', '.join(CIFAR.as_dict())}.")
-    try:
+    with contextlib.suppress(ValueError):  # a word such as fan_out
         value = json.loads(value)
-    except ValueError:
-        pass  # a word such as fan_out
     return name, tuple(value) if isinstance(value, list) else value
 
 
@@ -168,9 +170,9 @@ def sweep(
     scale: Annotated[str, typer.Option(help="pocket, night or paper")] = "pocket",
     jobs: Annotated[int | None, typer.Option(help="runs at once; default: one a CPU core, 4 on a GPU, 1 on slurm")] = None,
     time_limit: Annotated[float | None, typer.Option(help="seconds; what runs then is stopped with a checkpoint")] = None,
-    out: Annotated[Path, typer.Option(help="folder for records and checkpoints", callback=expanded)] = Path("runs"),
-    data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
-    backend: Annotated[str, typer.Option(help="auto, ffcv, array, torch")] = "auto",
+    out: Out = Path("runs"),
+    data_dir: Data = None,
+    backend: Backend = "auto",
     device: Device = None,
     executor: Annotated[str, typer.Option(help="local: processes on this machine; slurm: jobs of a cluster")] = "local",
     partition: Annotated[str | None, typer.Option(help="slurm: where the jobs run")] = None,
@@ -200,7 +202,7 @@ def sweep(
 def test(
     weights: Annotated[list[str], typer.Option(help="a run's .safetensors (or record), a state dict in torchvision's names "
                                                "(.pt, .pth), or torchvision:resnet50; several: also their ensemble")],
-    data_dir: Annotated[Path | None, typer.Option(help="a tree, DIR/{train,val}/<class>/; default: as for data")] = None,
+    data_dir: Data = None,
     how: Annotated[str, typer.Option(help="centre crop; ten crops (Table 3); scales: whole, at five (Table 4)")] = "centre",
     pixels: Annotated[str, typer.Option(help="minus the mean image of DIR/train, or torchvision's mean and std; auto: mean for "
                                         "a run's weights")] = "auto",
@@ -220,29 +222,26 @@ def test(
 
 @app.command()
 def start(
-    write: Annotated[
-        Path | None, typer.Option(help="folder for slopes.json, e.g. notebooks/records/start", callback=expanded)
-    ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="default: $RESLIB_DATA, else ./data")] = None,
-):
+    write: Annotated[Path | None, typer.Option(help="folder for slopes.json, e.g. notebooks/records/start",
+                                               callback=expanded)] = None,
+    data_dir: Data = None,
+):  # fmt: skip
     """What a layer does to signals and gradients before any training (C22): computed on CIFAR-10, about ten minutes."""
     from .evidence import start
 
     values = start.compute(data_dir)
     means = start.table(values).groupby([*start.NAMES, "depth"])[["forward", "backward"]].mean()
-    print(
-        f"decades a layer, means of {len(start.SEEDS)} draws\n\n{means.reset_index().to_markdown(index=False, floatfmt='.4f')}"
-    )
+    shown = means.reset_index().to_markdown(index=False, floatfmt=".4f")
+    print(f"decades a layer, means of {len(start.SEEDS)} draws\n\n{shown}")
     if write:
         print(f"\n{start.write(values, write)}")
 
 
 @app.command()
 def claims(
-    write: Annotated[
-        Path | None, typer.Option(help="put the summary into this file, between its claims marks", callback=expanded)
-    ] = None,
-):
+    write: Annotated[Path | None, typer.Option(help="put the summary into this file, between its claims marks",
+                                               callback=expanded)] = None,
+):  # fmt: skip
     """Print the verdicts on the paper's claims, from the records."""
     from .evidence.claims import summary, table, verdicts
     from .files import renamed
@@ -263,12 +262,11 @@ def claims(
 
 @app.command()
 def audit(
-    folder: Annotated[
-        Path, typer.Argument(help="<owner>+<repo>/ folders of weights and logs, or one of them", callback=expanded)
-    ],
+    folder: Annotated[Path, typer.Argument(help="<owner>+<repo>/ folders of weights and logs, or one of them",
+                                           callback=expanded)],
     out: Annotated[Path | None, typer.Option(help="default: the recorded audits' folder", callback=expanded)] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="holds CIFAR-10; default: $RESLIB_DATA, else ./data")] = None,
-):
+    data_dir: Data = None,
+):  # fmt: skip
     """Measure the CIFAR-10 nets that others published: errors, probes and predictions, one record a net."""
     from .evidence.audit import audit_folder, write_audit
     from .record import folder as recorded
