@@ -73,20 +73,18 @@ def environment(device: torch.device, threads: int, compiled: bool = False) -> d
     Both are None where no repository has this very file at its place: a copy in the folder of another project is not known.
     """
     root, here = Path(__file__).parents[1], {name: value for name, value in os.environ.items() if name not in GIT_VARIABLES}
+    this = Path(__file__).relative_to(root).as_posix()
 
     def git(*words):
-        result = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, env=here)
-        return result.stdout.strip() if result.returncode == 0 else None
+        with contextlib.suppress(FileNotFoundError):  # no git
+            result = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, env=here)
+            return result.stdout.strip() if result.returncode == 0 else None
 
     def installed(name):
         with contextlib.suppress(PackageNotFoundError):
             return version(name)
 
-    try:
-        ours = git("rev-parse", "--show-prefix") == "" and git("ls-files", "--error-unmatch", Path(__file__).relative_to(root))
-    except FileNotFoundError:  # no git
-        ours = False
-    commit = git("rev-parse", "HEAD") if ours else None
+    commit = git("rev-parse", "HEAD") if git("ls-files", "--full-name", this) == this else None
     changes = git("status", "--porcelain", "--", "reslib", "notebooks/*.py") if commit else None
     return {
         "commit": commit,

@@ -5,6 +5,7 @@ array   the whole set in memory, on the CPU (the same kernel) or resident on the
 torch   a Dataset and DataLoader, sample by sample: the readable reference
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 
 import torch
@@ -16,7 +17,6 @@ from ..recipes import Recipe, needed
 from . import cifar, draws, fast, photographs
 from .cifar import BYTE, Images, Plan, augmented, centring, crop_flip_subtract, gather, images, mean_image, resident, split_ids
 from .draws import epoch_draws
-from .identity import contents
 from .sources import data_folder
 
 __all__ = [
@@ -115,3 +115,20 @@ def prepared(recipe: Recipe, backend: str, device, data_dir=None, *, train: bool
         say(f"{error} Images are read from memory instead (backend 'array').")
         return "array"
     return "ffcv"
+
+
+def contents(recipe: Recipe, backend: str = "array", data_dir=None) -> dict:
+    """Name, sha256, counts of train, val and test images; of photographs, the number of classes too.
+
+    sha256: of CIFAR-10's bytes; of the .beton files; or of an ImageFolder tree's classes and file names, so that a copy is the
+    same. Photographs of the part "val" are the test images. Raises ValueError where they cannot be trained and tested on.
+    """
+    if recipe.data == "imagenet":
+        return photographs.contents(recipe, backend, data_dir)
+    train, test = (images(recipe, train=part, data_dir=data_dir) for part in (True, False))
+    n = len(split_ids(recipe, "train", len(train.labels)))
+    if n < recipe.batch:
+        raise ValueError(f"a batch of {recipe.batch} is more than the training set holds.")
+    sha256 = hashlib.sha256((train.sha256 + test.sha256).encode()).hexdigest()
+    name = train.name.removesuffix("-train")
+    return {"name": name, "sha256": sha256, "train": n, "val": len(train.labels) - n, "test": len(test.labels)}

@@ -21,7 +21,7 @@ import numpy as np
 from . import fast, writer
 from .photographs import CENTRE, keep_statistics
 from .sources import data_folder
-from .tree import read, tree
+from .tree import Tree, read, tree, without
 
 MODES = ("jpg", "raw")
 PAGE = 1 << 24  # bytes: FFCV's unit of allocation, larger where an image is
@@ -93,26 +93,24 @@ def survey(folder: Path, names: list[str], jobs: int, tell: Callable) -> tuple:
 class Samples(NamedTuple):
     """What FFCV's writer asks for: (pixels or a JPEG's own bytes, label, the source's height and width)."""
 
-    folder: Path
-    names: list[str]
-    labels: np.ndarray
+    images: Tree
     mode: str
     side: int
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.images.names)
 
     def __getitem__(self, i: int) -> tuple:
         import cv2
 
-        pixels, kind, data = read(self.folder / self.names[i])
+        pixels, kind, data = read(self.images.folder / self.images.names[i])
         height, width = pixels.shape[:2]
         small = reduced(height, width, self.side)
         if small != (height, width):
             pixels = cv2.resize(pixels, small[::-1], interpolation=cv2.INTER_AREA)
         elif self.mode == "jpg" and kind in ("JPEG RGB", "JPEG L"):
             pixels = np.frombuffer(data, np.uint8), height, width
-        return pixels, self.labels[i], height, width
+        return pixels, self.images.labels[i], height, width
 
 
 def convert(source: str | Path, out: str | Path, part: str, mode: str = "jpg", side: int = 480, jobs: int | None = None,
@@ -135,22 +133,21 @@ def convert(source: str | Path, out: str | Path, part: str, mode: str = "jpg", s
         return path
     seen = writer.apart(survey, images.folder, images.names, jobs, total=len(images.names), desc=f"checking {part}")
     found, total, moments = seen
-    bad = [i for i, (_, wrong, _) in enumerate(found) if wrong]
-    for i in bad:
-        print(f"unreadable: {images.folder / images.names[i]} ({found[i][1]})".encode(errors="backslashreplace").decode())
+    bad = {name: wrong for name, (_, wrong, _) in zip(images.names, found, strict=True) if wrong}
+    for name, wrong in bad.items():
+        print(f"unreadable: {images.folder / name} ({wrong})".encode(errors="backslashreplace").decode())
     if len(bad) == len(found) or (bad and not skip_unreadable):
-        raise ValueError(f"{len(bad)} of {len(found):,} files cannot be read, {images.folder / images.names[bad[0]]} "
-                         "first: mend or remove them, or leave them out with --skip-unreadable.")  # fmt: skip
-    keep = [i for i, (_, wrong, _) in enumerate(found) if not wrong]
-    modes = [found[i][0].split()[1] for i in keep]
-    about |= {"from": os.path.abspath(data_folder(source)), "unreadable": [images.names[i] for i in bad],
-              "cmyk": modes.count("CMYK"), "greyscale": sum(mode[0] in "1LI" for mode in modes)}  # fmt: skip
-    samples = Samples(images.folder, [images.names[i] for i in keep], images.labels[keep], mode, side)
+        raise ValueError(f"{len(bad)} of {len(found):,} files cannot be read, {images.folder / next(iter(bad))} first: mend "
+                         "or remove them, or leave them out with --skip-unreadable.")  # fmt: skip
+    modes, sizes = zip(*((kind.split()[1], size) for kind, wrong, size in found if not wrong), strict=True)
+    about |= {"from": os.path.abspath(data_folder(source)), "unreadable": list(bad), "cmyk": modes.count("CMYK"),
+              "greyscale": sum(mode[0] in "1LI" for mode in modes)}  # fmt: skip
+    samples = Samples(without(images, about["unreadable"]), mode, side)
     from ffcv.fields import IntField, RGBImageField
 
     fields = {"image": RGBImageField(mode), "label": IntField(), "height": IntField(), "width": IntField()}
-    page = max(PAGE, 1 << (max(found[i][2] for i in keep) - 1).bit_length())
+    page = max(PAGE, 1 << (max(sizes) - 1).bit_length())
     writer.write(path, samples, fields, about, page=page, workers=jobs, desc=path.name)
     if part == "train":
-        keep_statistics(path.parents[1], total, moments, len(keep), images.sha256)
+        keep_statistics(path.parents[1], total, moments, len(samples), images.sha256)
     return path

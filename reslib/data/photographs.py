@@ -6,6 +6,8 @@
 Both use the same rectangles and colour vectors; their pixels differ by how they resize, which `bench load` measures.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -169,6 +171,32 @@ def planned(recipe: Recipe, split: str, epoch: int, augment: bool, backend: str,
         "torch": lambda plan, batch: torch_batches(_Photos(images, plan, mean), batch, workers),
     }[backend]
     return plan, None, make
+
+
+def contents(recipe: Recipe, backend: str, data_dir) -> dict:
+    """As `data.contents`; the mean image and colours are made, and kept, where they are not yet."""
+    folder = folder_of(data_dir)
+    parts = [part_of(recipe, backend, folder, part, part == "train") for part in ("train", "val")]
+    places, labels, found = zip(*parts, strict=True)
+    if backend == "ffcv":
+        notes = [fast.sidecar(path) for path in places]
+        classes, digests = notes[0]["classes"], [note["sha256"] for note in notes]
+    else:
+        classes, names = found[0].classes, [json.dumps([tree.classes, tree.names]) for tree in found]
+        digests = [hashlib.sha256(name.encode()).hexdigest() for name in names]
+    if places[0] == places[1]:
+        raise ValueError(f"{folder} holds no val: give photographs to test on, in DIR/train/<class>/ and DIR/val/<class>/.")
+    if len(labels[0]) < recipe.batch:
+        raise ValueError(f"a batch of {recipe.batch} is more than the {len(labels[0])} photographs of {places[0]}: set a "
+                         "smaller batch.")  # fmt: skip
+    for place, of in zip(places, labels, strict=True):
+        if (lacking := np.flatnonzero(np.bincount(of, minlength=len(classes)) == 0)).size:
+            raise ValueError(f"{place} holds no photographs of the class {classes[lacking[0]]!r}: both parts need some of "
+                             "each class.")  # fmt: skip
+    statistics(folder)
+    sha256 = hashlib.sha256("".join(digests).encode()).hexdigest()
+    counts = {"train": len(labels[0]), "val": 0, "test": len(labels[1]), "classes": len(classes)}
+    return {"name": f"imagenet-{recipe.size}px", "sha256": sha256, **counts}
 
 
 def drawn(recipe: Recipe, count: int, epoch: int, augment: bool, shuffled: bool, covariance: np.ndarray) -> Plan:

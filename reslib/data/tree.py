@@ -143,7 +143,12 @@ def source(folder: Path, part: str) -> Tree:
     images = tree(note["from"], part)
     if images.sha256 != note["source"]:
         raise ValueError(f"{images.folder} is not as it was when {path} was made of it: run `{again(folder, note)}`.")
-    skipped = set(note["unreadable"])
+    return without(images, note["unreadable"])
+
+
+def without(images: Tree, skipped: list[str]) -> Tree:
+    """The photographs less those of these names."""
+    skipped = set(skipped)
     keep = [i for i, name in enumerate(images.names) if name not in skipped]
     return images._replace(names=[images.names[i] for i in keep], labels=images.labels[keep])
 
