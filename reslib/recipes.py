@@ -79,9 +79,8 @@ class Recipe:
         if list(self.milestones) != sorted(set(self.milestones)) or any(m >= self.steps for m in self.milestones):
             raise ValueError(f"milestones {self.milestones} must rise and lie below steps ({self.steps}).")
         if self.steps % self.log_every or self.eval_every % self.log_every:
-            raise ValueError(
-                f"log_every ({self.log_every}) must divide steps ({self.steps}) and eval_every ({self.eval_every})."
-            )
+            raise ValueError(f"log_every ({self.log_every}) must divide steps ({self.steps}) and eval_every "
+                             f"({self.eval_every}).")  # fmt: skip
         if self.data == "imagenet":
             if self.depth not in resnet.IMAGENET_NETS or (self.shortcut is None and self.depth not in (18, 34)):
                 raise ValueError(f"depth {self.depth} is not an ImageNet net of the paper: Table 1 has 18, 34, 50, 101, 152 "
@@ -248,20 +247,14 @@ DEPARTURES = (
     ("He initialisation", "by fan-in or fan-out", "fan-in, the fully connected layer included"),
     ("warm-up", "whether its steps count among the 64k", "they do"),
     ("zero channels", "where option A puts them", "after the copied ones (the same function up to a permutation)"),
-    (
-        "plateau",
-        "when the error has stopped falling",
-        f"when more than {IMAGENET.plateau_patience} validation passes in a row, one every {IMAGENET.eval_every:,} steps, "
-        f"brought no error lower by more than {IMAGENET.plateau_threshold:g} points; {IMAGENET.plateau_drops} times at most",
-    ),
+    ("plateau", "when the error has stopped falling",
+     f"when more than {IMAGENET.plateau_patience} validation passes in a row, one every {IMAGENET.eval_every:,} steps, brought "
+     f"no error lower by more than {IMAGENET.plateau_threshold:g} points; {IMAGENET.plateau_drops} times at most"),
     ("ImageNet's mean image", "the mean of which pixels", "of 224x224 centre crops at a shorter side of 256"),
     ("colour augmentation", "in which units an eigenvalue is meant", "of the covariance of pixels in [0, 1]"),
     ("resizing", "how, and when", "ffcv: the crop alone, at whole pixels, by area; torch: the photograph, antialiased"),
     ("10-crop", "of the whole photograph or a square", "of the middle 256x256 pixels, as AlexNet's; probabilities averaged"),
-    (
-        "multi-scale test",
-        "which scores are averaged",
-        "the score map at each scale, then the scales' probabilities; no mirror images",
-    ),
-)
+    ("multi-scale test", "which scores are averaged",
+     "the score map at each scale, then the scales' probabilities; no mirror images"),
+)  # fmt: skip
 """Where the paper is silent or ambiguous: what, the question, what is done here."""

@@ -45,9 +45,9 @@ def apart(work: Callable, *args, total: int, desc: str | None = None):
         try:
             pickle.dump((work, args), child.stdin, protocol=5)
             child.stdin.close()
-            with tqdm(total=total, desc=desc, unit="image", disable=desc is None) as bar:
+            with tqdm(total=total, desc=desc, unit="image") if desc else contextlib.nullcontext() as bar:
                 while isinstance(news := pickle.load(child.stdout), int):
-                    bar.update(news)
+                    bar and bar.update(news)
             return news[0]
         except BaseException as error:  # Ctrl-C too
             os.killpg(child.pid, signal.SIGTERM)  # what tracks shared memory ignores it, and cleans up
