@@ -111,13 +111,9 @@ def test_weights_of_another_net_fit_none():
             list(readings(renamed))
 
 
-README = "- `a-martyn+resnet/` (BSD-3): logs. Preprocessing: per-channel mean 0.49187, 0.49186, 0.49186, std 0.24697.\n- more"
-
-
 def test_a_source_is_described_by_its_own_file_before_all_else(tmp_path):
     folder = tmp_path / "a-martyn+resnet"
     folder.mkdir()
-    (tmp_path / "README.md").write_text(README)
     known = describe(folder)
     assert (known["mean"], known["std"], known["licence"]) == ([0.49187, 0.49186, 0.49186], [0.24697], "BSD-3-Clause")
     (folder / "source.toml").write_text('mean = "image"\nstd = 1\nlicence = "MIT"\n')
@@ -173,7 +169,6 @@ def test_sources_are_measured_one_by_one_and_errors_stop_nothing(few, tmp_path):
     source.mkdir(parents=True)
     (tmp_path / "in" / "undescribed+source").mkdir()
     (tmp_path / "in" / "a-martyn+resnet").mkdir()  # described, and empty
-    (tmp_path / "in" / "README.md").write_text(README)
     (source / "source.toml").write_text("mean = [0.4, 0.5, 0.6]\nstd = 0.25\n")
     nets = {"plain": random_net(None), "resnet8": random_net("A")}
     for name, net in nets.items():

@@ -28,10 +28,11 @@ def describe(folder: Path) -> dict:
     """
     source = {"commit": None, "licence": text(folder / "LICENSE").strip().partition("\n")[0] or None, "reported": {}}
     about = text(folder.parent / "README.md").partition(f"`{folder.name}/`")[2].partition("\n- ")[0]
-    if stated := re.search(r"\bmean\s+([\d., ]+),\s+std\s+([\d., ]+)", about, re.IGNORECASE):
-        source["mean"], source["std"] = ([float(x) for x in re.findall(r"[\d.]*\d", part)] for part in stated.groups())
     for row in rerun_rows(folder):
         source |= {key: row[key].removesuffix(" (LICENSE)") for key in ("commit", "licence") if row.get(key)}
+        about += f" {row.get('pixels')}"
+    if stated := re.search(r"\bmean\s+([\d., ]+),\s+std\s+([\d., ]+)", about, re.IGNORECASE):
+        source["mean"], source["std"] = ([float(x) for x in re.findall(r"[\d.]*\d", part)] for part in stated.groups())
     try:
         source |= tomllib.loads(text(folder / "source.toml"))
         check(source)
