@@ -53,7 +53,7 @@ def title(rule: str) -> str:
     return f"{rule} ({SPLIT[rule]})" if rule in SPLIT else rule
 
 
-def judge(rule: str, scale: str, runs: pd.DataFrame) -> dict:
+def judge(rule: str, scale: str, runs: pd.DataFrame | None) -> dict:
     """A rule applied to the runs of a scale: scale, claim, paper, ours, n (runs a net), verdict, why. n = 0: no evidence.
 
     Nothing is decided before all planned runs are there. A scale that does not pass its gate (`Runs.gate`) says directions.
@@ -108,7 +108,8 @@ def verdicts(
     Columns: kind, and those of `judge`; n is "exact" of what is counted. runs: rows of `reslib.records()`; of: claims ("C8");
     scales: keys of KINDS. All where None.
     """
-    runs = records() if runs is None else runs
+    if runs is None and set(SEEDS) & set(scales or SEEDS):  # what is counted needs none
+        runs = records()
     chosen = [(claim.id, scale) for claim in CLAIMS for scale in KINDS
               if (of is None or claim.id in of) and (scales is None or scale in scales)]  # fmt: skip
     rows = [judge(rule, scale, runs) for claim, scale in chosen for rule in rules_of(claim, scale)]
