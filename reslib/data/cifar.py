@@ -92,11 +92,11 @@ def centring(recipe: Recipe, data_dir, device) -> tuple[np.ndarray, Tensor | Non
 # --- batches ---------------------------------------------------------------------------------------------------------
 
 
-def crop_flip_subtract(pixels, ids, dy, dx, flip, mean, pad, out):
+def crop_flip_subtract(pixels, ids, dy, dx, flip, mean, pad, out, tint=None):
     """out[b, y, x] = pixel / 255 - mean there, 0 outside the image: the fused kernel, compiled by `kernel()`.
 
-    pixels uint8 (N, H, W, 3), ids int64 (B,), dy, dx, flip uint8 (B,), mean float32 (H, W, 3), out float32 (B, H, W, 3).
-    It works on whole rows, so that the inner loop is one that a compiler vectorises.
+    pixels uint8 (N, H, W, 3), ids int64 (B,), dy, dx, flip uint8 (B,), mean float32 (H, W, 3), out float32 (B, H, W, 3); of
+    photographs tint float32 (B, 3 W), what is added to each row. Whole rows, so that a compiler vectorises the inner loop.
     """
     n, height, width = pixels.shape[:3]
     rows, centre = pixels.reshape(n, height, width * 3), mean.reshape(height, width * 3)
@@ -120,6 +120,9 @@ def crop_flip_subtract(pixels, ids, dy, dx, flip, mean, pad, out):
                 for x in range(width // 2):
                     for c in range(3):
                         to[3 * x + c], to[3 * (width - 1 - x) + c] = to[3 * (width - 1 - x) + c], to[3 * x + c]
+            if tint is not None:
+                for k in range(3 * width):
+                    to[k] += tint[b, k]
 
 
 def compiled(function: Callable) -> Callable:
@@ -141,10 +144,10 @@ def kernel() -> Callable | None:
         return None
 
 
-def cropped(pixels: np.ndarray, ids: np.ndarray, dy, dx, flip, mean: np.ndarray, pad: int) -> Tensor:
+def cropped(pixels: np.ndarray, ids: np.ndarray, dy, dx, flip, mean: np.ndarray, pad: int, tint=None) -> Tensor:
     """What the kernel makes of a batch, in fresh memory: float32 (B, 3, H, W), channels_last."""
     out = np.empty((len(ids), *pixels.shape[1:]), np.float32)
-    kernel()(pixels, ids, dy, dx, flip, mean, pad, out)
+    kernel()(pixels, ids, dy, dx, flip, mean, pad, out, tint)
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 

@@ -216,10 +216,7 @@ def drawn(recipe: Recipe, count: int, epoch: int, augment: bool, shuffled: bool,
 def flip_subtract_tint(pixels: np.ndarray, flip: np.ndarray, mean: np.ndarray, shift: np.ndarray) -> Tensor:
     """pixels / 255 - mean, mirrored where flip is 1, + shift: uint8 (B, H, W, 3) -> float32 (B, 3, H, W), channels_last."""
     none = np.zeros(len(pixels), np.uint8)
-    images = cropped(pixels, np.arange(len(pixels)), none, none, flip, mean, pad=0)
-    rows = images.permute(0, 2, 3, 1).flatten(2).numpy()  # (B, H, 3W)
-    rows += np.tile(shift, pixels.shape[2])[:, None]
-    return images
+    return cropped(pixels, np.arange(len(pixels)), none, none, flip, mean, 0, np.tile(shift, pixels.shape[2]))
 
 
 def placed(samples: np.ndarray, plan: Plan, size: int) -> np.ndarray:
