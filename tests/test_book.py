@@ -98,7 +98,7 @@ def site(request, root):
 
 
 def pages(site):
-    names = ("index", "live", "claims", "sections", "rerun", "status", "changes", "cite", "references")
+    names = ("index", "live", "claims", "sections", "rerun", "status", "changes", "cite", "glossary", "references")
     return [site / f"{name}.html" for name in names] + chapters(site)
 
 
