@@ -220,7 +220,7 @@ torch.testing.assert_close(bn(x @ W1.T + bias), bn(x @ W1.T), rtol=1e-3, atol=1e
 # the paper's nets.
 
 
-# %%
+# %% tags=["hide-input"]
 digits, labels = load_digits(return_X_y=True)
 digits, labels = torch.tensor(digits / 16).float(), torch.tensor(labels)
 digits -= digits.mean(0)  # (1797, 64)

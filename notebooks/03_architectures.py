@@ -66,7 +66,7 @@ plots.style()
 # Every residual net of Table 1 costs less than VGG-16 ({numref}`fig-counted`). Those of 18 and 34 layers have option A, as in Table 2;
 # those of 50, 101 and 152 have option B. Nets are built with shapes but no values: even VGG-19 {cite}`simonyan2015very` takes no memory.
 
-# %%
+# %% tags=["hide-input"]
 residual = [f"ResNet-{d}" for d in DEPTHS]
 option = {d: "A" if d < 50 else "B" for d in DEPTHS}
 make = reslib.imagenet_resnet
@@ -86,7 +86,7 @@ nets |= {f"VGG-{d}": shape_of(make, init_weights=False) for d, make in vgg.items
 # multiply-adds, which the paper calls FLOPs. The sums are checked against PyTorch's own counter, which does not use this formula
 # {cite}`paszke2019pytorch`.
 
-# %%
+# %% tags=["hide-input"]
 frames = {name: counts.layers(net, 224) for name, net in nets.items()}
 for name, net in nets.items():
     assert frames[name].multiply_adds.sum() == counts.multiply_adds(net, 224)
