@@ -481,7 +481,7 @@ def approach(arm, blocks, lr, seed, steps=80, width=32, near=0.3):  # -> relativ
     return errors
 
 
-# %%
+# %% tags=["hide-input"]
 rows, rates = [], (0.1, 1.0, 3.0)
 for blocks in (1, 3, 9):
     for arm in ARMS:
