@@ -516,9 +516,11 @@ def disagreement(predictions):  # mean share of images on which two of the nets 
 own = [run for run in record.load() if run.recipe.scale == "paper"]
 own = [run for run in own if run.recipe.data == "cifar10"]
 audits = [a for a in load_audits() if a["shortcut"]]
+by_others = [(a["measured"]["test_error"], a["test_predictions"]) for a in audits]
+by_us = [(run.final["test_error"], run.test_predictions) for run in own]
 groups = {  # test errors, and packed predictions
-    "our nets, plain and residual": [(run.final["test_error"], run.test_predictions) for run in own],
-    "public residual nets, audited": [(a["measured"]["test_error"], a["test_predictions"]) for a in audits],
+    "our nets, plain and residual": by_us,
+    "public residual nets, audited": by_others,
 }
 there = (data_folder() / "cifar-10-batches-py" / "test_batch").is_file()
 labels = reslib.data.images(CIFAR, train=False).labels if there else None
@@ -526,7 +528,8 @@ rows = []
 for name, runs in groups.items():
     if len(runs) < 2:
         continue
-    errors, packed = zip(*sorted(runs, key=lambda run: run[0]), strict=True)  # the best first
+    best_first = sorted(runs, key=lambda run: run[0])
+    errors, packed = zip(*best_first, strict=True)
     predictions = np.stack([record.unpack(one) for one in packed])
     voted = "needs CIFAR-10"
     if there:

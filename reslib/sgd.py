@@ -71,8 +71,8 @@ def optimizer_for(recipe: Recipe, net: nn.Module) -> torch.optim.SGD:
     """SGD as the recipe has it. With decay_bn=False, BN's scales and shifts are a group of their own, without decay."""
     groups = [{"params": list(net.parameters())}]
     if not recipe.decay_bn:
-        bn = [p for m in net.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
-        groups = [{"params": [p for p in net.parameters() if p not in set(bn)]}, {"params": bn, "weight_decay": 0.0}]
+        bn = {p: None for m in net.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
+        groups = [{"params": [p for p in net.parameters() if p not in bn]}, {"params": list(bn), "weight_decay": 0.0}]
     return torch.optim.SGD(groups, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True)
 
 
