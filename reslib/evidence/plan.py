@@ -138,6 +138,7 @@ def planned_seeds(recipe: Recipe, extra: bool = False) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
+@cache
 def work(recipe: Recipe) -> float:
     """About how much a run computes, in runs of ResNet-20 at paper scale: images, times layers, times area; of photographs,
     whose nets are wider, times multiply-adds."""
