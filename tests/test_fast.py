@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -323,7 +324,8 @@ def test_a_killed_process_is_an_error_in_seconds(tmp_path, who):
     threading.Thread(target=kill, daemon=True).start()
     fields = {"image": NDArrayField(np.dtype("u1"), (4,)), "label": IntField()}
     with pytest.raises(OSError, match=r"x\.beton could not be written, and no part of it is kept: a process .* was killed"):
-        writer.write(tmp_path / "x.beton", Waiting([(np.zeros(4, np.uint8), 0)] * 5), fields, {"source": ""})
+        make = partial(writer.dataset, Waiting([(np.zeros(4, np.uint8), 0)] * 5), fields, writer.PAGE, 1)
+        writer.write(tmp_path / "x.beton", make, {"source": ""}, total=5)
     assert time.monotonic() - killed[0] < 30 and os.listdir(tmp_path) == [] and apart() == []
     wait_until_gone(shared)
 

@@ -199,7 +199,7 @@ def test_the_command_line_in_two_processes(tmp_path):
     assert run.returncode == 0, run.stderr
     path = tmp_path / "beton" / "imagenet-train-jpg-480.beton"
     assert f"{path}: 7 images of 2 classes" in run.stdout and "0 greyscale, 0 CMYK; unreadable: 0" in run.stdout
-    assert "holds no val" in run.stdout and "7/7" in run.stderr
+    assert "holds no val" in run.stdout and "14/14" in run.stderr
     check = ["data", "imagenet", "--check", "--dir", str(tmp_path)]
     assert "holds no .beton file" in CliRunner().invoke(app, [*check[:-1], str(top)]).stdout
     assert f"{path}: 7 images, as they were written" in CliRunner().invoke(app, check).stdout

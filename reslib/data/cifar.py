@@ -9,7 +9,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -221,7 +221,8 @@ def stored(images: Images) -> Path:
 
         fields = {"image": NDArrayField(images.pixels.dtype, images.pixels.shape[1:]), "label": IntField()}
         pairs = list(zip(images.pixels, images.labels, strict=True))
-        writer.write(path, pairs, fields, {"source": images.sha256})
+        make = partial(writer.dataset, pairs, fields, writer.PAGE, 1)
+        writer.write(path, make, {"source": images.sha256}, total=len(pairs))
     return path
 
 

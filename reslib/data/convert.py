@@ -75,21 +75,6 @@ def look(folder: Path, names: list[str]) -> tuple[list[tuple[str, str, int]], np
     return found, total, moments
 
 
-def survey(folder: Path, names: list[str], jobs: int, tell: Callable) -> tuple:
-    """`look` at all photographs, in `jobs` processes of a process of its own."""
-    found, total, moments = [], 0, 0
-    chunks = [names[i : i + CHUNK] for i in range(0, len(names), CHUNK)]
-    with ProcessPoolExecutor(jobs) as pool:
-        try:
-            for rows, some, more in pool.map(partial(look, folder), chunks):
-                found, total, moments = found + rows, total + some, moments + more
-                tell(len(rows))
-        except BrokenProcessPool:
-            near = folder / names[len(found)]
-            raise OSError(f"a process that read photographs was killed, or out of memory, near {near}") from None
-    return found, total, moments
-
-
 class Samples(NamedTuple):
     """What FFCV's writer asks for: (pixels or a JPEG's own bytes, label, the source's height and width)."""
 
@@ -127,27 +112,45 @@ def convert(source: str | Path, out: str | Path, part: str, mode: str = "jpg", s
         )
     path = data_folder(out) / "beton" / f"imagenet-{part}-{mode}-{side}.beton"
     fast.needed(path, "torch")
-    images, jobs = tree(source, part), jobs or os.cpu_count() or 1
+    images = tree(source, part)
     about = {"source": images.sha256, "part": part, "mode": mode, "side": side, "classes": images.classes}
-    if fast.is_of(path, about):
-        return path
-    seen = writer.apart(survey, images.folder, images.names, jobs, total=len(images.names), desc=f"checking {part}")
-    found, total, moments = seen
+    if not fast.is_of(path, about):
+        places = os.path.abspath(data_folder(source)), path.parents[1]
+        make = partial(checked, images, about, *places, jobs or os.cpu_count() or 1, skip_unreadable)
+        writer.write(path, make, about, total=2 * len(images.names), desc=f"{path.name}, checked and written")
+    return path
+
+
+def checked(images: Tree, about: dict, origin: str, out: Path, jobs: int, skip_unreadable: bool, file: str,
+            tell: Callable) -> dict:  # fmt: skip
+    """Look at all photographs of `origin`, write those that can be read into `file`, and the training part's statistics.
+
+    Returns what the sidecar is to say of them. Raises ValueError, each named on stdout, where some cannot be read.
+    """
+    found, total, moments = [], 0, 0
+    with ProcessPoolExecutor(jobs) as pool:
+        try:
+            chunks = [images.names[i : i + CHUNK] for i in range(0, len(images.names), CHUNK)]
+            for rows, some, more in pool.map(partial(look, images.folder), chunks):
+                found, total, moments = found + rows, total + some, moments + more
+                tell(len(rows))
+        except BrokenProcessPool:
+            near = images.folder / images.names[len(found)]
+            raise OSError(f"a process that read photographs was killed, or out of memory, near {near}") from None
     bad = {name: wrong for name, (_, wrong, _) in zip(images.names, found, strict=True) if wrong}
     for name, wrong in bad.items():
-        print(f"unreadable: {images.folder / name} ({wrong})".encode(errors="backslashreplace").decode())
+        tell(f"unreadable: {images.folder / name} ({wrong})".encode(errors="backslashreplace").decode())
     if len(bad) == len(found) or (bad and not skip_unreadable):
         raise ValueError(f"{len(bad)} of {len(found):,} files cannot be read, {images.folder / next(iter(bad))} first: mend "
                          "or remove them, or leave them out with --skip-unreadable.")  # fmt: skip
+    tell(len(bad))
     modes, sizes = zip(*((kind.split()[1], size) for kind, wrong, size in found if not wrong), strict=True)
-    about |= {"from": os.path.abspath(data_folder(source)), "unreadable": list(bad), "cmyk": modes.count("CMYK"),
-              "greyscale": sum(mode[0] in "1LI" for mode in modes)}  # fmt: skip
-    samples = Samples(without(images, about["unreadable"]), mode, side)
+    samples = Samples(without(images, list(bad)), about["mode"], about["side"])
     from ffcv.fields import IntField, RGBImageField
 
-    fields = {"image": RGBImageField(mode), "label": IntField(), "height": IntField(), "width": IntField()}
-    page = max(PAGE, 1 << (max(sizes) - 1).bit_length())
-    writer.write(path, samples, fields, about, page=page, workers=jobs, desc=path.name)
-    if part == "train":
-        keep_statistics(path.parents[1], total, moments, len(samples), images.sha256)
-    return path
+    fields = {"image": RGBImageField(samples.mode), "label": IntField(), "height": IntField(), "width": IntField()}
+    written = writer.dataset(samples, fields, max(PAGE, 1 << (max(sizes) - 1).bit_length()), jobs, file, tell)
+    if about["part"] == "train":
+        keep_statistics(out, total, moments, len(samples), images.sha256)
+    greyscale = sum(mode[0] in "1LI" for mode in modes)
+    return written | {"from": origin, "unreadable": list(bad), "cmyk": modes.count("CMYK"), "greyscale": greyscale}

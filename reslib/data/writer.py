@@ -33,10 +33,11 @@ PAGE = 1 << 21  # bytes: FFCV's unit of allocation, its smallest; no sample may 
 
 
 def apart(work: Callable, *args, total: int, desc: str | None = None):
-    """`work(*args, tell)` in a fresh process, which may fork as it has no threads of ours; `tell(n)` moves a progress bar.
+    """`work(*args, tell)` in a fresh process, which may fork as it has no threads of ours.
 
-    Raises OSError, with the reason if one was left, if it or a process that it started is killed or fails. All of them end
-    with this call. Not by multiprocessing: that would run the main module again.
+    `tell(n)` moves a progress bar, `tell(line)` prints a line. Raises what `work` raises as a ValueError, and OSError, with the
+    reason if one was left, if it or a process that it started is killed or fails. All of them end with this call. Not by
+    multiprocessing: that would run the main module again.
     """
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", "from reslib.data import writer; writer._apart()"]
@@ -46,9 +47,12 @@ def apart(work: Callable, *args, total: int, desc: str | None = None):
             pickle.dump((work, args), child.stdin, protocol=5)
             child.stdin.close()
             with tqdm(total=total, desc=desc, unit="image") if desc else contextlib.nullcontext() as bar:
-                while isinstance(news := pickle.load(child.stdout), int):
-                    bar and bar.update(news)
-            return news[0]
+                while not isinstance(news := pickle.load(child.stdout), tuple):
+                    print(news) if isinstance(news, str) else bar and bar.update(news)
+            result, error = news
+            if error:
+                raise error
+            return result
         except BaseException as error:  # Ctrl-C too
             os.killpg(child.pid, signal.SIGTERM)  # what tracks shared memory ignores it, and cleans up
             with contextlib.suppress(OSError):
@@ -75,7 +79,12 @@ def _apart() -> None:
     _end_when(lambda: os.getppid() != parent)
     fast.available()
     work, args = pickle.load(sys.stdin.buffer)
-    tell((work(*args, tell),))
+    try:
+        tell((work(*args, tell), None))
+    except ValueError as error:
+        tell((None, error))
+    except OSError as error:  # a disk that is full has no room for a traceback
+        sys.exit(f"OSError: {error}")
 
 
 def _end_when(lost: Callable[[], bool]) -> None:
@@ -89,8 +98,8 @@ def _end_when(lost: Callable[[], bool]) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _write(path: str, samples, fields: dict, page: int, workers: int, tell: Callable) -> None:
-    """FFCV's DatasetWriter, its processes watched and its progress told."""
+def dataset(samples, fields: dict, page: int, workers: int, path: str, tell: Callable) -> dict:
+    """FFCV's DatasetWriter, watched, for `apart`: samples[i] is a value for each of `fields`. Returns how many."""
     from ffcv import writer
 
     def encode(usual: Callable, destination, image, malloc) -> None:
@@ -105,12 +114,13 @@ def _write(path: str, samples, fields: dict, page: int, workers: int, tell: Call
     writer.tqdm = lambda total: SimpleNamespace(update=tell, close=lambda: None)
     fields["image"].encode = partial(encode, fields["image"].encode)
     writer.DatasetWriter(path, fields, page, workers).from_indexed_dataset(samples)
+    return {"count": len(samples)}
 
 
-def write(path: Path, samples, fields: dict, about: dict, *, page: int = PAGE, workers: int = 1, desc: str | None = None):
-    """A .beton file and its sidecar, which holds `about` too. samples[i]: a value for each of `fields`, FFCV's.
+def write(path: Path, make: Callable, about: dict, *, total: int, desc: str | None = None) -> None:
+    """A .beton file and its sidecar, which says `about` and what `make` returns, who makes the file, of (name, tell), `apart`.
 
-    Raises OSError, naming it, where it cannot be written or a process of the writer is killed: then nothing of it stays.
+    Raises ValueError as `make`, and OSError, naming the file, where it cannot be written or a process is killed: nothing stays.
     """
     try:
         with alone(path.parent, path.name):
@@ -120,14 +130,13 @@ def write(path: Path, samples, fields: dict, about: dict, *, page: int = PAGE, w
                 if time.time() - left.stat().st_mtime > 3600:  # a killed process's
                     left.unlink(missing_ok=True)
             with renamed(Path(f"{path}.json")) as note, renamed(path) as file:
-                apart(_write, file.name, samples, fields, page, workers, total=len(samples), desc=desc)
-                found = sidecar_of(file, list(fields)) | {"count": len(samples)} | about
-                note.write(json.dumps(found, indent=1).encode() + b"\n")
+                found = apart(make, file.name, total=total, desc=desc)
+                note.write(json.dumps(sidecar_of(file) | found | about, indent=1).encode() + b"\n")
     except OSError as error:
         raise OSError(f"{path} could not be written, and no part of it is kept: {error.strerror or error}.") from error
 
 
-def sidecar_of(file, fields: list[str]) -> dict:
+def sidecar_of(file) -> dict:
     """What the sidecar says of a whole file's bytes."""
     from ffcv.reader import Reader
 
@@ -135,7 +144,7 @@ def sidecar_of(file, fields: list[str]) -> dict:
     head = sum(part.nbytes for part in (reader.header, reader.field_descriptors, reader.metadata))
     table = int(reader.header["alloc_table_ptr"])
     return {
-        "schema": fast.SCHEMA, "size": len(data), "fields": fields, "head": head, "table": table,
+        "schema": fast.SCHEMA, "size": len(data), "fields": reader.field_names, "head": head, "table": table,
         "sha256": hashlib.file_digest(file, "sha256").hexdigest(), "tables": fast.tables_sha256(data, head, table),
         "versions": {"ffcv": version("ffcv"), "numpy": np.__version__},
     }  # fmt: skip
