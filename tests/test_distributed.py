@@ -37,19 +37,23 @@ main()
 """
 
 
-def start(recipe, out: Path, processes: int, data_dir="."):
+def start(recipe, out: Path, data_dir="."):
     out.mkdir(exist_ok=True)
     (out / "script.py").write_text(SCRIPT)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [*(torchrun if processes > 1 else [sys.executable]), out / "script.py", out, repr(recipe.as_dict()), data_dir]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*torchrun, out / "script.py", out, repr(recipe.as_dict()), data_dir]
     with (out / "said").open("a") as said:
         return subprocess.Popen(command, stdout=said, stderr=said, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
-def run(recipe, out: Path, processes: int, **where):
-    with start(recipe, out, processes, **where) as process:
+def by_two(recipe, out: Path, **where):
+    with start(recipe, out, **where) as process:
         assert process.wait(300) == 0, (out / "said").read_text()[-3000:]
     return read(out / f"{recipe.name}.json")
+
+
+def by_one(recipe, out: Path, **where):
+    return reslib.train(recipe, out_dir=out, device="cpu", **where)
 
 
 def same_run_but_for_rounding(one, other, rel=1e-4):
@@ -82,7 +86,7 @@ def test_ranks_share_the_same_draws(photographs, split, tree):  # noqa: F811
 def test_two_processes_are_one_but_for_rounding(bn_batch, tmp_path):
     """BN over the whole batch is synchronised; over 64 of 128 it is each process's own, the paper's two GPUs."""
     recipe = replace(GENTLE, bn_batch=bn_batch)
-    one, two = (run(recipe, tmp_path / f"{processes}", processes) for processes in (1, 2))
+    one, two = by_one(recipe, tmp_path / "1"), by_two(recipe, tmp_path / "2")
     if bn_batch:  # test errors are of moving averages: one process's are of both halves
         for record in (one, two):
             record.curve["test_loss"] = [None] * recipe.steps
@@ -94,7 +98,7 @@ def test_two_processes_are_one_but_for_rounding(bn_batch, tmp_path):
 
 def test_two_processes_on_photographs(tree, tmp_path):  # noqa: F811
     recipe = replace(SMALL, lr=1e-4, steps=4, log_every=1)
-    one, two = (run(recipe, tmp_path / f"{processes}", processes, data_dir=tree) for processes in (1, 2))
+    one, two = by_one(recipe, tmp_path / "1", data_dir=tree), by_two(recipe, tmp_path / "2", data_dir=tree)
     same_run_but_for_rounding(two, one)
 
 
@@ -108,26 +112,26 @@ def wait_for(condition, seconds=120):
 def test_a_rank_is_killed_then_all_are_stopped_and_one_process_goes_on(tmp_path):
     recipe, out = replace(GENTLE, steps=100, warmup_lr=None, warmup_until=CIFAR.warmup_until), tmp_path / "two"
     checkpoint, said = out / f"{recipe.name}.ckpt", out / "said"
-    with start(recipe, out, 2) as process:
+    with start(recipe, out) as process:
         wait_for(checkpoint.exists)
         os.kill(int((out / "pid-1").read_text()), signal.SIGKILL)
         assert process.wait(60) != 0
     assert "rank 0: another process of this run is gone" in said.read_text()
     assert "the same command goes on from the last checkpoint" in said.read_text()
     before = checkpoint.stat().st_mtime_ns
-    with start(recipe, out, 2) as process:
+    with start(recipe, out) as process:
         wait_for(lambda: checkpoint.stat().st_mtime_ns > before)
         process.terminate()
         process.wait(60)
     assert "iterations; the same command goes on." in said.read_text()
     at = torch.load(checkpoint)["state"]["step"]
-    record = run(recipe, out, 1)
+    record = by_one(recipe, out)
     assert 0 < at < recipe.steps and [old["ranks"] for old in record.environment["earlier"]] == [2]
     assert (record.environment["earlier"][0]["step"], record.environment["device"]) == (
         0,
         record.environment["earlier"][0]["device"],
     )
-    same_run_but_for_rounding(record, run(recipe, tmp_path / "one", 1), rel=0.02)
+    same_run_but_for_rounding(record, by_one(recipe, tmp_path / "one"), rel=0.02)
 
 
 @pytest.mark.parametrize(

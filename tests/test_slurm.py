@@ -97,8 +97,7 @@ def slurm(tmp_path_factory):
 def test_eight_runs_one_cancelled_and_resubmitted(slurm, tmp_path):
     """Two jobs share eight runs; one is cancelled, one preempted; submitted again: every record once, as made without Slurm."""
     out, file = tmp_path / "runs", tmp_path / "sweep_tiny.py"
-    small = SCRIPT.format(steps=100, out=str(out)).replace("eval_every=10", "eval_every=10, size=8, pad=1")
-    file.write_text(small.replace("(0, 1)", "(0, 1, 2, 3)"))
+    file.write_text(SCRIPT.format(steps=100, out=str(out)).replace("(0, 1)", "(0, 1, 2, 3)"))
     command = [sys.executable, str(file), "--executor", "slurm", "--partition", "all", "--gpus", "0", "--time", "10"]
 
     def call(*words):

@@ -28,7 +28,7 @@ SCRIPT = """
 from dataclasses import replace
 import reslib, reslib.evidence.plan, reslib.evidence.sweep
 from reslib import CIFAR
-SHORT = dict(steps={steps}, milestones=(10, 15), eval_every=10)
+SHORT = dict(steps={steps}, milestones=(10, 15), eval_every=10, size=8, pad=1)
 reslib.evidence.sweep.drawing_seconds = lambda: 0.2  # as on a terminal
 reslib.evidence.plan.SEEDS["demo"] = (0, 1)
 nets = tuple(replace(CIFAR, depth=depth, shortcut=None) for depth in (8, 14))
@@ -140,9 +140,7 @@ def test_a_failure_is_told_and_the_others_go_on(tmp_path, capsys):
 
 def test_each_failure_is_its_own_runs(tmp_path):
     """One worker is killed, another's run fails, a third goes on: neither takes the other's words, and all is done."""
-    broken, long, *others = (
-        replace(SHORT, **c) for c in ({"lr": 1e30}, {"seed": 1, "steps": 40_000}, {"seed": 2}, {"seed": 3})
-    )
+    broken, long, *others = (replace(SHORT, **c) for c in ({"lr": 1e30}, {"seed": 1, "steps": 9_000}, {"seed": 2}, {"seed": 3}))
 
     def kill():
         wait_for(lambda: all((tmp_path / f"{recipe.name}.json").exists() for recipe in others))
@@ -183,7 +181,7 @@ def test_side_by_side_in_one_process(tmp_path, settings):
 
 
 def test_a_signal_stops_all_of_a_process(tmp_path, settings):
-    runs = [replace(SHORT, steps=40_000, seed=seed) for seed in (0, 1)]
+    runs = [replace(SHORT, steps=9_000, seed=seed) for seed in (0, 1)]  # fewer than are compiled
     hands, steps = hands_and_steps(runs)
 
     def stop():
