@@ -7,9 +7,12 @@ shortcut=None)` is a plain net; `recipe.at("pocket")` is the same recipe at a sm
 import hashlib
 import json
 import math
+import reprlib
 from dataclasses import asdict, dataclass, fields, replace
 from types import UnionType
 from typing import get_args
+
+import numpy as np
 
 from . import resnet
 from .files import say
@@ -64,7 +67,9 @@ class Recipe:
     def __post_init__(self):
         for f in fields(self):
             value, kinds = getattr(self, f.name), get_args(f.type) if isinstance(f.type, UnionType) else (f.type,)
-            if f.name not in ALLOWED and not any(KINDS[kind][0](value) for kind in kinds):
+            value = value.item() if isinstance(value, np.generic) else tuple(value) if isinstance(value, list) else value
+            object.__setattr__(self, f.name, value)  # 20 out of a DataFrame is 20, and [3, 4] is (3, 4)
+            if not any(KINDS[kind][0](value) for kind in kinds):
                 raise ValueError(f"{f.name} is {value!r}: it must be {' or '.join(KINDS[kind][1] for kind in kinds)}.")
         for name, allowed in ALLOWED.items():
             if getattr(self, name) not in allowed:
@@ -75,9 +80,8 @@ class Recipe:
                     raise ValueError(f"{name} is {value!r}: it must be {says}.")
         if self.bn_batch is not None and (self.bn_batch < 2 or self.batch % self.bn_batch):
             raise ValueError(f"bn_batch is {self.bn_batch!r}: it must divide the batch of {self.batch}, and be at least 2.")
-        object.__setattr__(self, "milestones", tuple(self.milestones))
-        if list(self.milestones) != sorted(set(self.milestones)) or any(m >= self.steps for m in self.milestones):
-            raise ValueError(f"milestones {self.milestones} must rise and lie below steps ({self.steps}).")
+        if list(self.milestones) != sorted(set(self.milestones)) or any(not 0 < m < self.steps for m in self.milestones):
+            raise ValueError(f"milestones {self.milestones} must rise, from 1 or more, and lie below steps ({self.steps}).")
         if self.steps % self.log_every or self.eval_every % self.log_every:
             raise ValueError(f"log_every ({self.log_every}) must divide steps ({self.steps}) and eval_every "
                              f"({self.eval_every}).")  # fmt: skip
@@ -85,9 +89,12 @@ class Recipe:
             if self.depth not in resnet.IMAGENET_NETS or (self.shortcut is None and self.depth not in (18, 34)):
                 raise ValueError(f"depth {self.depth} is not an ImageNet net of the paper: Table 1 has 18, 34, 50, 101, 152 "
                                  "(plain: 18, 34).")  # fmt: skip
-            for name in ("layers", "split", "border"):
-                if getattr(self, name) != getattr(Recipe, name):
-                    raise ValueError(f"{name} is for CIFAR recipes: an ImageNet net has no use for it.")
+            idle = ["layers", "split", "border"] + ["stride_on"] * (self.depth < 50)
+            idle += [] if self.plateau else ["plateau_patience", "plateau_threshold", "plateau_drops"]
+            for name, usual in {"pad": 0, **{name: getattr(Recipe, name) for name in idle}}.items():
+                if getattr(self, name) != usual:  # the same run would have another id
+                    raise ValueError(f"{name} is {getattr(self, name)!r}: an ImageNet recipe like this has no use for it, and "
+                                     f"leaves it {usual!r}.")  # fmt: skip
             if self.size < 64:
                 raise ValueError(f"size is {self.size}: crops of photographs must be at least 64 pixels wide.")
             if self.plateau and self.milestones:
@@ -170,15 +177,18 @@ class Recipe:
 def needed(recipe) -> Recipe:
     """The recipe. Raises ValueError for anything else."""
     if not isinstance(recipe, Recipe):
-        raise ValueError(f"{recipe!r} is no recipe: give reslib.CIFAR, or a change of it, replace(reslib.CIFAR, depth=56).")
+        raise ValueError(
+            f"{reprlib.repr(recipe)} is no recipe: give reslib.CIFAR, or a change of it, replace(reslib.CIFAR, depth=56)."
+        )
     return recipe
 
 
 def whole_numbers(value) -> bool:
-    return isinstance(value, list | tuple) and all(type(n) is int for n in value)
+    return isinstance(value, tuple) and all(type(n) is int for n in value)
 
 
 KINDS = {
+    str: (lambda value: isinstance(value, str), "a word"),
     bool: (lambda value: type(value) is bool, "true or false"),
     int: (lambda value: type(value) is int, "a whole number"),
     float: (lambda value: type(value) in (int, float) and math.isfinite(value), "a number"),
@@ -210,7 +220,10 @@ RANGES = {
     ("seed",): (lambda value: 0 <= value < 2**63, "at least 0, and below 2^63"),
     ("momentum",): (lambda value: 0 <= value < 1, "at least 0, and below 1"),
     ("clip", "fc_std"): (lambda value: value is None or value > 0, "above 0, or null"),
-    ("plateau_patience", "plateau_threshold", "plateau_drops"): (lambda value: value >= 0, "at least 0"),
+    ("lr", "weight_decay", "warmup_lr", "plateau_patience", "plateau_threshold", "plateau_drops"): (
+        lambda value: value is None or value >= 0,
+        "at least 0",
+    ),
 }
 
 ALLOWED = {

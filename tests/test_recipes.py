@@ -3,6 +3,7 @@
 import json
 from dataclasses import FrozenInstanceError, replace
 
+import numpy as np
 import pytest
 
 from reslib import CIFAR, IMAGENET, Recipe
@@ -79,6 +80,11 @@ def test_frozen():
         (dict(plateau=True), "plateau is for ImageNet"),
         (dict(clip=0), "clip is 0: it must be above 0, or null"),
         (dict(clip=float("inf")), "clip is inf: it must be a number or null"),
+        (dict(layers=True), "layers is True: it must be a whole number"),
+        (dict(shortcut=["A"]), "it must be a word or null"),
+        (dict(lr=-0.1), "lr is -0.1: it must be at least 0"),
+        (dict(warmup_lr=-0.1), "warmup_lr is -0.1"),
+        (dict(milestones=(-5,)), "must rise, from 1 or more"),
         (dict(fc_std=-0.01), "fc_std is -0.01: it must be above 0, or null"),
         (dict(init="fan_both"), "init 'fan_both' is unknown: use one of 'fan_in', 'fan_out', 'fan_out_conv', 'fan_out_fc'"),
     ],
@@ -101,6 +107,21 @@ def test_a_whole_number_is_the_same_rate():
         one, other = (replace(CIFAR, **{name: kind(value)}) for kind in (int, float))
         assert one.id == other.id and one.name == other.name
     assert replace(CIFAR, weight_decay=-0.0).id == replace(CIFAR, weight_decay=0).id
+
+
+def test_a_field_s_form_is_not_its_value():
+    """Numbers of numpy, out of a DataFrame, and lists: the same recipe, which can be hashed."""
+    own = dict(depth=np.int64(56), lr=np.float64(0.1), milestones=[3, 4], flip=np.bool_(True), shortcut=np.str_("A"))
+    same = replace(CIFAR, depth=56, lr=0.1, milestones=(3, 4))
+    assert replace(CIFAR, **own) == same and replace(CIFAR, **own).id == same.id
+    assert {replace(IMAGENET, short_side=[256, 480])} == {IMAGENET}
+
+
+@pytest.mark.parametrize("idle", [dict(pad=4), dict(stride_on="3x3"), dict(plateau=False, plateau_drops=1), dict(layers=1)])
+def test_a_field_that_changes_nothing_is_refused(idle):
+    """Else one run would have two ids."""
+    with pytest.raises(ValueError, match="has no use for it"):
+        replace(IMAGENET, **idle)
 
 
 def test_a_scale_that_sets_changed_fields_anew_says_so(capsys):
