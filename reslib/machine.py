@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import time
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -67,6 +68,25 @@ def compiled(net: nn.Module) -> nn.Module:
     return torch.compile(net, dynamic=False)
 
 
+@contextlib.contextmanager
+def own_settings(device: torch.device) -> Iterator[None]:
+    """A run is its recipe's: what its caller has set in torch does not enter it, and is as before when it ends, random state too."""
+    precision, dtype = torch.get_float32_matmul_precision(), torch.get_default_dtype()
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.autocast(device.type, enabled=False),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
+        torch.set_float32_matmul_precision("highest")
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+            torch.set_default_dtype(dtype)
+
+
 def environment(device: torch.device, threads: int, compiled: bool = False) -> dict:
     """Commit, versions and machine. dirty: code under reslib/ or notebooks/*.py is uncommitted.
 
@@ -76,7 +96,7 @@ def environment(device: torch.device, threads: int, compiled: bool = False) -> d
     this = Path(__file__).relative_to(root).as_posix()
 
     def git(*words):
-        with contextlib.suppress(FileNotFoundError):  # no git
+        with contextlib.suppress(OSError):  # no git, or none that this user may run
             result = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, env=here)
             return result.stdout.strip() if result.returncode == 0 else None
 

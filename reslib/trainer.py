@@ -60,7 +60,7 @@ class Trainer:
     def run(self, wait: float = LOCK_SECONDS) -> Record | None:
         """The run's record, made, or read where it is finished. wait: seconds, for a run that another process holds."""
         threads, first = torch.get_num_threads(), self.ranks.rank == 0
-        with self.ranks.joined(self.device), contextlib.ExitStack() as held:
+        with self.ranks.joined(self.device), machine.own_settings(self.device), contextlib.ExitStack() as held:
             if first:
                 held.enter_context(locked(self.out_dir, self.recipe.name, wait))
             if self.ranks.told(self.resume and self.recorded.exists()):

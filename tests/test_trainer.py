@@ -67,6 +67,22 @@ def test_a_run_is_the_plain_loop(tmp_path):
     assert record.final["test_loss"] == pytest.approx(by_hand["loss"], rel=0.02)
 
 
+def test_what_a_caller_has_set_in_torch_neither_enters_a_run_nor_is_changed_by_it(tmp_path):
+    few = replace(TINY, steps=5, milestones=())
+    expected = run(few, out_dir=tmp_path / "usual").weights_sha256
+    torch.set_float32_matmul_precision("medium")
+    torch.set_default_dtype(torch.float64)
+    state = torch.get_rng_state()
+    try:
+        with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+            assert run(few, out_dir=tmp_path / "set").weights_sha256 == expected
+        assert torch.equal(state, torch.get_rng_state())
+        assert (torch.get_float32_matmul_precision(), torch.get_default_dtype()) == ("medium", torch.float64)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.set_default_dtype(torch.float32)
+
+
 def test_a_compiled_run_is_the_plain_loop_too(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "COMPILE_STEPS", TINY.steps)
     record = run(TINY, out_dir=tmp_path / "compiled")
