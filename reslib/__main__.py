@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import re
 import sys
 from dataclasses import replace
@@ -107,7 +108,7 @@ def train(
     data_dir: Data = None,
     backend: Backend = "auto",
     device: Device = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; default: torch's choice")] = None,
     anew: Annotated[bool, typer.Option(help="start over: take up neither checkpoint nor record")] = False,
 ):  # fmt: skip
     """Carry out a run; go on from its checkpoint if it was interrupted."""
@@ -286,6 +287,7 @@ def audit(
 
 def main() -> None:
     """Run the command line; what is wrong is said in one sentence."""
+    sys.stdout, sys.stderr = (file or open(os.devnull, "w") for file in (sys.stdout, sys.stderr))  # None: they are closed
     sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8
     try:
         return app()

@@ -90,7 +90,7 @@ def temporary() -> Path:
 
 def drawing_seconds() -> int:
     """Seconds between two drawings of a progress bar: 1 on a terminal or in a notebook, else 60."""
-    return 1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 60
+    return 1 if sys.stderr and sys.stderr.isatty() or "ipykernel" in sys.modules else 60
 
 
 @cache

@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+from reslib.__main__ import main
+
 
 def run(*words, **keywords):
     return subprocess.run([sys.executable, "-m", "reslib", *words], capture_output=True, text=True, **keywords)
@@ -27,6 +29,17 @@ def test_train_writes_a_record_and_keeps_it(tmp_path, reslib_main):
     second = reslib_main(*words, *short)
     assert second.stdout == first.stdout and "images/s" not in second.stderr
     assert "only read" in second.stderr and "only read" not in first.stderr
+
+
+def test_train_where_nothing_can_be_said(tmp_path, monkeypatch):
+    """A daemon's stdout and stderr may be closed: Python has None in their place."""
+    short = ("--scale", "demo", "--depth", "8", "--set", "steps=10", "--set", "milestones=[5]", "--set", "size=8")
+    monkeypatch.setattr(sys, "argv", ["reslib", "train", *short, "--out", str(tmp_path)])
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code and len(list(tmp_path.glob("*.json"))) == 1
 
 
 def test_data(cifar):
