@@ -7,8 +7,10 @@ A chapter that depends on nothing that has changed since its last run is not run
 
 import argparse
 import json
+import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import chapters
@@ -18,6 +20,7 @@ import pages
 BOOK = Path(__file__).resolve().parent
 ROOT = BOOK.parent
 ASSETS = ("references.bib", "_static")
+AT_ONCE = min(2, os.cpu_count() or 1)  # chapters that run at the same time: each takes a core and a gigabyte or two
 
 
 def main():
@@ -35,10 +38,15 @@ def build(folder, out, scale=None):
     notebooks = chapters.listed(folder)
     for notebook in notebooks:
         chapters.follow(notebook)
-    done = [
-        chapters.run(notebook, out / "_build" / "executed", scale, f"chapter {number} of {len(notebooks)}")
-        for number, notebook in enumerate(notebooks, 1)
-    ]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        running = [
+            pool.submit(chapters.run, notebook, out / "_build" / "executed", scale, f"chapter {number} of {len(notebooks)}")
+            for number, notebook in enumerate(notebooks, 1)
+        ]
+        try:
+            done = [one.result() for one in running]
+        finally:  # where one has failed, those that wait are not begun
+            pool.shutdown(cancel_futures=True)
     print("the pages: their numbers, then jupyter-book", flush=True)
     shutil.rmtree(stage, ignore_errors=True)
     (stage / "notebooks").mkdir(parents=True)
