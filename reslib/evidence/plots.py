@@ -71,7 +71,8 @@ def learning_curve(curves: pd.DataFrame, column: str, ax: Axes | None = None) ->
     ax.set(xlabel="iterations", ylabel=f"{'running training' if column == 'train_error' else 'test'} error (%)")
     ax.set_ylim(bottom=0)
     ax.locator_params(axis="x", nbins=6)
-    ax.legend(fontsize="small")
+    if len(curves):  # else there is nothing to name
+        ax.legend(fontsize="small")
     return ax
 
 
