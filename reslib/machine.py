@@ -70,7 +70,7 @@ def compiled(net: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def own_settings(device: torch.device) -> Iterator[None]:
-    """A run is its recipe's: what its caller has set in torch does not enter it, and is as before when it ends, random state too."""
+    """A run is its recipe's: what a caller set in torch does not enter it, and is as before at its end; random state too."""
     precision, dtype = torch.get_float32_matmul_precision(), torch.get_default_dtype()
     with (
         torch.random.fork_rng(devices=[]),
