@@ -280,7 +280,19 @@ def test_a_disk_that_cannot_be_written_to(cifar, tmp_path, capsys):
 def test_without_a_place_for_its_cache_numba_compiles_all_the_same(monkeypatch):
     caching = pytest.importorskip("numba.core.caching")
     monkeypatch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
-    assert cifar_module.compiled(lambda x: x + 1)(1) == 2
+    pixels = np.full((1, 2, 2, 3), 255, np.uint8)
+    none, mean = np.zeros(1, np.uint8), np.zeros((2, 2, 3), np.float32)
+    cifar_module.kernel.cache_clear()
+    assert cifar_module.cropped(pixels, np.zeros(1, np.int64), none, none, none, mean, 0).mean() == 1
+    monkeypatch.undo()
+
+    def cut(*_):  # as a crash leaves it
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr(caching.IndexDataCacheFile, "_load_index", cut)
+    cifar_module.kernel.cache_clear()
+    assert cifar_module.cropped(pixels, np.zeros(1, np.int64), none, none, none, mean, 0).mean() == 1
+    cifar_module.kernel.cache_clear()
 
 
 def test_more_images_in_a_batch_than_there_are():

@@ -5,6 +5,7 @@ zeros round the subtracted image (border "black": out of the image itself, the m
 """
 
 import hashlib
+import pickle
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -93,7 +94,7 @@ def centring(recipe: Recipe, data_dir, device) -> tuple[np.ndarray, Tensor | Non
 
 
 def crop_flip_subtract(pixels, ids, dy, dx, flip, mean, pad, out, tint=None):
-    """out[b, y, x] = pixel / 255 - mean there, 0 outside the image: the fused kernel, compiled by `kernel()`.
+    """out[b, y, x] = pixel / 255 - mean there, 0 outside the image: the fused kernel, compiled by `kernel`.
 
     pixels uint8 (N, H, W, 3), ids int64 (B,), dy, dx, flip uint8 (B,), mean float32 (H, W, 3), out float32 (B, H, W, 3); of
     photographs tint float32 (B, 3 W), what is added to each row. Whole rows, so that a compiler vectorises the inner loop.
@@ -125,29 +126,27 @@ def crop_flip_subtract(pixels, ids, dy, dx, flip, mean, pad, out, tint=None):
                     to[k] += tint[b, k]
 
 
-def compiled(function: Callable) -> Callable:
-    """numba's compilation of a loop, cached on disk where there is a place for it."""
-    from numba import njit
-
-    try:
-        return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # neither the code's folder nor the user's can be written to
-        return njit(nogil=True)(function)
-
-
 @cache
-def kernel() -> Callable | None:
-    """`crop_flip_subtract`, compiled; None where numba is not installed."""
+def kernel(cached: bool = True) -> Callable | None:
+    """`crop_flip_subtract`, compiled, and cached on disk where there is a place for it; None where numba is not installed."""
     try:
-        return compiled(crop_flip_subtract)
+        from numba import njit
     except ImportError:
         return None
+    try:
+        return njit(cache=cached, nogil=True)(crop_flip_subtract)
+    except RuntimeError:  # neither the code's folder nor the user's can be written to
+        return kernel(cached=False)
 
 
 def cropped(pixels: np.ndarray, ids: np.ndarray, dy, dx, flip, mean: np.ndarray, pad: int, tint=None) -> Tensor:
     """What the kernel makes of a batch, in fresh memory: float32 (B, 3, H, W), channels_last."""
     out = np.empty((len(ids), *pixels.shape[1:]), np.float32)
-    kernel()(pixels, ids, dy, dx, flip, mean, pad, out, tint)
+    arguments = (pixels, ids, dy, dx, flip, mean, pad, out, tint)
+    try:
+        kernel()(*arguments)
+    except (EOFError, pickle.UnpicklingError):  # numba's cache is damaged, as by a crash
+        kernel(cached=False)(*arguments)
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
