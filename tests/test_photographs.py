@@ -376,6 +376,9 @@ def test_sixteen_bits_of_grey_become_eight(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(ValueError, match=r"float\.tif cannot be decoded \(its pixels are floating-point"):
         read(tmp_path / "float.tif")
+    Image.fromarray(np.full((4, 4), 255, np.int32)).save(tmp_path / "long.tif")  # white, or nearly black?
+    with pytest.raises(ValueError, match=r"long\.tif cannot be decoded .*of 32 bits"):
+        read(tmp_path / "long.tif")
 
 
 @needs_ffcv

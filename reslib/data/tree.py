@@ -165,8 +165,8 @@ def read(path: Path) -> tuple[np.ndarray, str, bytes]:
         data = path.read_bytes()
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:  # PIL warns of odd EXIF data
             kind = f"{image.format} {image.mode}"
-            if image.mode == "F":
-                raise ValueError("its pixels are floating-point numbers")
+            if image.mode == "F" or kind == "TIFF I":
+                raise ValueError("its pixels are floating-point numbers, or of 32 bits: what is white is not known")
             if image.mode.startswith("I"):
                 grey = np.asarray(image).astype(np.int64)
                 if grey.min(initial=0) < 0 or grey.max(initial=0) > 65535:
