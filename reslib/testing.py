@@ -109,6 +109,8 @@ def own_file(weights: str) -> tuple[Path, Recipe | None]:
     """The file that `--weights` names, beside a record if it names that; and the recipe whose run left it, if one did."""
     path = path_of(weights)
     path = path.with_suffix(".safetensors") if path.suffix == ".json" else path
+    if not path.is_file() and not weights.startswith("torchvision:"):
+        raise FileNotFoundError(f"{path} is no file: give a file of weights.")
     return path, recipe_of(path) if path.is_file() else None
 
 

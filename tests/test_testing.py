@@ -140,6 +140,7 @@ def test_mistakes_are_one_sentence(tmp_path, nets, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody is there
     cases = [
         ("nowhere.pth", {}, "nowhere.pth is no file"),
+        ("nowhere.json", {"data_dir": tmp_path / "none"}, "nowhere.safetensors is no file"),
         (tmp_path / "half.pth", {}, "half.pth holds no weights that can be read"),
         (tmp_path / "cifar.pt", {}, "cifar.pt holds no net of Table 1 in torchvision's names"),
         (tmp_path / "less.pt", {}, "less.pt fits no net of Table 1: layer3.0.bn1.weight is missing"),
