@@ -69,8 +69,12 @@ def alone(folder: Path, name: str, seconds: float | None = None) -> Iterator[Non
 
 @contextmanager
 def renamed(path: Path) -> Iterator[BinaryIO]:
-    """A temporary file beside `path` to write bytes into: flushed to the disk and renamed when done, gone when not."""
+    """A temporary file beside `path` to write bytes into: flushed to the disk and renamed when done, gone when not.
+
+    Its folder is made, also again: what a long run has done is not lost with it.
+    """
     part = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}-{threading.get_ident()}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(part, "w+b") as file:
             yield file

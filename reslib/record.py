@@ -134,9 +134,7 @@ def write(record: Record, folder: str | Path, net: nn.Module | None = None) -> P
 
     A crash leaves the old file or the new one. Raises ValueError on NaN.
     """
-    folder = path_of(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{record.name}.json"
+    path = path_of(folder) / f"{record.name}.json"
     values = {"schema": record.schema, "recipe_id": record.recipe_id} | asdict(record)
     values["curve"] = {name: record.curve[name] for name in COLUMNS}
     try:

@@ -8,6 +8,7 @@ import math
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -351,6 +352,13 @@ def test_a_run_taken_up_on_other_code_says_so(tmp_path, monkeypatch):
     assert [(old["step"], old["commit"], old["dirty"]) for old in environment["earlier"]] == [(0, "a" * 40, True)]
     assert "from iteration 0 on" in read(next(tmp_path.glob("*.json"))).provenance()
     assert "earlier" not in run(replace(TINY, seed=3), out_dir=tmp_path).environment
+
+
+def test_a_folder_that_is_deleted_during_the_run_is_made_again(tmp_path, monkeypatch):
+    save = trainer.Trainer.save
+    monkeypatch.setattr(trainer.Trainer, "save", lambda self: (shutil.rmtree(self.out_dir), save(self)))
+    record = run(replace(TINY, steps=5, milestones=()), out_dir=tmp_path / "runs")
+    assert read(record.path).net() and not list((tmp_path / "runs").glob("*.ckpt"))
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):

@@ -150,7 +150,6 @@ def write(record: dict, folder: str | Path) -> Path:
     """Into `folder`, written beside and renamed: load-<device>-<date>.json."""
     device = "".join(c if c.isalnum() else "-" for c in record["environment"]["device"].split(",")[0].lower())
     path = data.data_folder(folder) / f"load-{device}-{record['start'][:10]}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     with renamed(path) as file:
         file.write(json.dumps(record, indent=1).encode() + b"\n")
     return path

@@ -108,7 +108,6 @@ def keep_statistics(folder: Path, total: np.ndarray, moments: np.ndarray, n: int
     mean, covariance = (total / n).astype(np.float32), moments / (n * CENTRE[1] ** 2) - np.outer(average, average)
     path = folder / "beton" / "imagenet-train.npz"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with renamed(path) as file:
             np.savez(file, mean=mean, covariance=covariance, n=n, source=of)
     except OSError:  # they are made again next time

@@ -149,7 +149,6 @@ def write_audit(audit: dict, folder: str | Path) -> Path:
         lines = [f" {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in audit.items()]
     except ValueError:
         raise ValueError(f"{path.name}: the audit holds NaN or infinity and was not written.") from None
-    path.parent.mkdir(parents=True, exist_ok=True)
     with renamed(path) as file:
         file.write(("{\n" + ",\n".join(lines) + "\n}\n").encode())
     return path

@@ -75,7 +75,6 @@ def compute(data_dir=None, depths=DEPTHS, seeds=SEEDS, settings=SETTINGS) -> dic
 
 def write(values: dict, where: Path) -> Path:
     """Write slopes.json into a folder, a net a line."""
-    where.mkdir(parents=True, exist_ok=True)
     with renamed(where / "slopes.json") as file:
         file.write((json.dumps(values, allow_nan=False).replace('{"depth"', '\n{"depth"') + "\n").encode())
     return where / "slopes.json"
