@@ -11,7 +11,9 @@ import hashlib
 import json
 import math
 import os
+import reprlib
 import zlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -242,13 +244,18 @@ def named() -> Path:
 
 
 def load(where=None) -> list[Record]:
-    """Every record in a folder (default: the evidence), by name; a list of records is returned as it is, one as a list."""
-    where = [where] if isinstance(where, Record) else where
-    return where if isinstance(where, list) else [read(p) for p in sorted((there(where) if where else folder()).glob("*.json"))]
+    """Every record in a folder (default: the evidence), by name; or those given, as a list: one, several, rows of `records`."""
+    if where is None or isinstance(where, str | os.PathLike):
+        return [read(path) for path in sorted((there(where) if where else folder()).glob("*.json"))]
+    given = getattr(where, "record", where)  # a DataFrame's column
+    found = list(given) if isinstance(given, Iterable) else [given]
+    if alien := [one for one in found if not isinstance(one, Record)]:
+        raise ValueError(f"{reprlib.repr(alien[0])} is no record: give a folder of records, records, or rows of records().")
+    return found
 
 
 def records(where=None) -> "pd.DataFrame":
-    """One row a run of a folder (default: the evidence) or of a list of records.
+    """One row a run of a folder (default: the evidence), or of records as `load`.
 
     Columns: the recipe's fields, the final values, best_on_test, seconds, commit, dirty, n test images."""
     import pandas as pd

@@ -160,7 +160,11 @@ def test_frames(path):
     assert runs.loc[0, ["net", "shortcut", "depth"]].tolist() == ["plain8", "none", 8]
     assert set(COLUMNS) <= set(curves) and len(curves) == 2 and curves.test_error.isna().tolist() == [False, False]
     assert runs.train_error[0] == read(path).final["train_error"]
-    assert reslib.curves(read(path)).equals(curves)
+    for given in (read(path), (read(path),), runs, runs.record, runs.iloc[0]):
+        assert reslib.curves(given).equals(curves)
+    for given in (CIFAR, [path], 3):
+        with pytest.raises(ValueError, match="is no record: give a folder"):
+            reslib.curves(given)
 
 
 def test_no_records_are_empty_frames(tmp_path):
