@@ -220,6 +220,9 @@ def test_bad_arguments_are_named(arguments, says):
     split, backend = (*arguments, "auto")[:2]
     with pytest.raises(ValueError, match=says):
         reslib.loader(DIGITS, split, backend=backend)
+    for name, wrong in (("epoch", -1), ("epoch", "1"), ("start_batch", -1), ("workers", None)):
+        with pytest.raises(ValueError, match=f"{name} is {wrong!r}: it must be a whole number"):
+            reslib.loader(DIGITS, "train", **{name: wrong})
 
 
 def test_a_device_or_a_recipe_that_is_none():

@@ -7,6 +7,7 @@ torch   a Dataset and DataLoader, sample by sample: the readable reference
 
 import hashlib
 from collections.abc import Callable, Iterator
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -68,8 +69,9 @@ def loader(recipe: Recipe, split: str, *, data_dir=None, epoch: int = 0, start_b
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f"split {split!r} is unknown: use 'train', 'val' or 'test'.")
-    if workers < 0:
-        raise ValueError(f"workers is {workers}: it must be at least 0.")
+    for name, number in {"epoch": epoch, "start_batch": start_batch, "workers": workers}.items():
+        if not isinstance(number, Integral) or number < 0:
+            raise ValueError(f"{name} is {number!r}: it must be a whole number of at least 0.")
     device, of_imagenet = device_of(device), needed(recipe).data == "imagenet"
     backend = prepared(recipe, backend, device, data_dir, train=split == "train" if of_imagenet else split != "test")
     augment = split == "train" if augment is None else augment
