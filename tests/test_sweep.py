@@ -136,6 +136,8 @@ def test_a_failure_is_told_and_the_others_go_on(tmp_path, capsys):
     assert sorted(file.read_text() for file in tmp_path.glob("*.failed")) == sorted(failed)
     assert read(tmp_path / f"{runs[2].name}.json").time["beside"] == 1
     assert run_parallel(runs, jobs=1, out=tmp_path, device="cpu", time_limit=1e-9) == []
+    with ThreadPoolExecutor() as thread:  # a process is started from there too
+        assert thread.submit(run_parallel, runs, jobs=1, out=tmp_path, device="cpu", time_limit=0.3).result() == []
 
 
 def test_each_failure_is_its_own_runs(tmp_path):

@@ -177,7 +177,8 @@ def start(spawn, worker: Worker, each: int, steps: list, running: dict) -> None:
     """
     hands = [spawn.RawValue("q", -1) for _ in range(each)]
     process = spawn.Process(target=child, args=(worker, hands, steps))
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPS if number != signal.SIGTERM}
+    ignored = set(STOPS) - {signal.SIGTERM} if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
     try:
         process.start()
