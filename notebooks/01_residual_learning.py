@@ -101,14 +101,15 @@ torch.set_num_threads(1)  # what is live here is too small to be shared out
 # The paper calls the first *degradation*: with more depth the accuracy saturates, and then gets worse. It is not overfitting,
 # for an overfitted net has a *low* training error. The deeper net is harder to optimise.
 
-# %% mystnb={"figure": {"caption": "Degradation and its cure. Without shortcuts (dashed, orange) the net of 56 layers, the darker one, ends above that of 20, in training error (left) as in test error (right); with shortcuts (solid, blue) it ends below. Thin lines are a public rerun (a-martyn), one run a net; bold lines are means of our own runs, as far as they are recorded. Diamonds: the paper's test errors, for plain nets read off its Fig. 6 by eye to within half a point. CIFAR-10 as published, 64,000 iterations; training error on augmented images, ours while training, theirs in test mode.", "name": "fig-degradation"}, "image": {"alt": "Two panels of error over 64,000 iterations. In training error plain-56 ends at about 3 percent and the other nets below 1 percent. In test error plain-56 ends at about 13 percent, plain-20 at 9 to 10, ResNet-20 at about 8 and ResNet-56 at about 7, close to the paper's diamonds."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Degradation and its cure. Without shortcuts (dashed, orange) the net of 56 layers, the darker one, ends above that of 20, in training error (left) as in test error (right); with shortcuts (solid, blue) it ends below. Thin lines are a public rerun (a-martyn), one run a net; bold lines are means of our own runs, as far as they are recorded. Diamonds: the paper's test errors, for plain nets read off its Fig. 6 by eye to within half a point. CIFAR-10 as published, 64,000 iterations; training error on augmented images, ours while training, theirs in test mode.", "name": "fig-degradation"}, "image": {"alt": "Two panels of error over 64,000 iterations. In training error plain-56 ends at about 3 percent and the other nets at about 1 percent or below. In test error plain-56 ends at about 13 percent, plain-20 at 9 to 10, ResNet-20 at about 8 and ResNet-56 at about 7, close to the paper's diamonds."}} tags=["hide-input"]
 own = [run for net in NETS for run in recorded[net, "paper"]]
 figure, axes = plt.subplots(1, 2, sharey=True, figsize=(8, 4))
 figures.learning(reslib.curves(own), PRINTED, axes)
 
 # %% [markdown]
-# One run a net proves little. {numref}`fig-public` has all public reruns at the paper's scale, and {numref}`tab-public` their
-# means. What depth costs a plain net, a few points, is several times what authors differ by.
+# One run a net proves little. {numref}`fig-public` has all *public reruns* at the paper's scale, trainings of these nets that
+# others published, and {numref}`tab-public` their means. What depth costs a plain net, a few points, is several times what
+# authors differ by.
 #
 # **Predictions.** The training error of plain-56 lies above that of plain-20 (C1). Both errors of ResNet-56 lie below those of
 # ResNet-20 (C5). By the rule for public runs, the reruns agree with both.
@@ -122,9 +123,8 @@ _ = figures.strips(pairs, ax)
 figures.strips_table(pairs)
 
 # %% [markdown]
-# Where these numbers come from is the subject of the [chapter on public reruns](07_reruns.ipynb). {numref}`tab-ours` has our
-# own runs on CIFAR-10 {cite:p}`krizhevsky2009learning` so far. Five seeds of each net are planned. Until all are in, C1 and C5
-# are *incomplete* by our own runs.
+# The [chapter on public reruns](07_reruns.ipynb) has the sources and the rule. {numref}`tab-ours` has our own runs on CIFAR-10
+# {cite:p}`krizhevsky2009learning` so far. Until all that are planned are in, C1 and C5 are *incomplete* by our own runs.
 
 # %% mystnb={"figure": {"caption": "Our own runs of the four nets on the paper's images: final errors (%), means over n seeds. The 16,000 iterations of night scale are a quarter of the paper's schedule. The paper's test errors of plain nets are read off Fig. 6, to within half a point.", "name": "tab-ours"}} tags=["hide-input"]
 rows = {
@@ -146,8 +146,8 @@ table_ours.style.format("{:.1f}", na_rep="").format("{:.0f}", subset=["n"])
 #
 # Why would one want depth at all? Because deep nets were the better ones, until they were too deep. A net integrates *low, mid
 # and high-level features*: edges and colours, then textures and parts, then objects. {cite:t}`zeiler2014visualizing` made them
-# visible layer by layer. More layers can enrich the levels, and the best ImageNet results before 2015 came from nets of 16 to
-# 30 layers {cite:p}`simonyan2015very,szegedy2015going,ioffe2015batch`.
+# visible layer by layer. More layers can enrich the levels, and the best ImageNet results before the paper came from nets of
+# 16 to 30 layers {cite:p}`simonyan2015very,szegedy2015going,ioffe2015batch`.
 #
 # One reason can be computed. A unit sees only a window of the image, its *receptive field*, and each 3×3 convolution widens it.
 # By {numref}`tab-field` no unit of an 8-layer net sees a whole CIFAR image of 32×32 pixels before the maps are averaged, so
@@ -419,9 +419,9 @@ _ = figure.colorbar(image, ax=axes, label="decades above the last third")
 
 # %% [markdown]
 # {numref}`tab-gradient` has the same as ratios, with the trained public nets. In the public plain-56 the gradient of the first
-# third is a few times that of the last: after the whole schedule it has not vanished. But before the first step it is more than
-# a hundred times as large, an *explosion*, of which section 4.1 does not speak. In short training C3 is *unclear* by its rule,
-# which asks about plain-110 as well (see the [chapter on CIFAR-10](05_cifar_analysis.ipynb)).
+# third is a few times that of the last: after the whole schedule it has not vanished. But in our plain-56, before the first
+# step, it is more than a hundred times as large, an *explosion*, of which section 4.1 does not speak. In short training C3 is
+# *unclear* by its rule, which asks about plain-110 as well (see the [chapter on CIFAR-10](05_cifar_analysis.ipynb)).
 
 # %% mystnb={"figure": {"caption": "Gradient in the first third of the layers over that in the last third (geometric means over layers and seeds): before training, after 1 % of it, and at its end; `pocket` is the short training. Between 0.01 and 100 it counts as healthy. Of the public nets only the trained weights are known.", "name": "tab-gradient"}} tags=["hide-input"]
 ratios = chapter.gradient_ratios(recorded)
@@ -478,9 +478,9 @@ table_c22
 # a layer, or 0.083 decades of the norm; in the paper's nets we measure a little less. No scale of the initial weights changes
 # this, since BN divides it out. He's rule alone, without BN, keeps gradients far better ({numref}`fig-initialisation`).
 #
-# Shortcuts alone do not keep signals either. Without BN, $\mathcal{F}(\mathbf{x}) + \mathbf{x}$ doubles the variance in every
-# block. With both, a block adds a normalised $\mathcal{F}$ to an $\mathbf{x}$ whose variance has grown from block to block, so
-# a deep block changes it by a small part. The gradient then grows as a power of the depth only.
+# Shortcuts alone do not keep signals either. Without BN, $\mathcal{F}(\mathbf{x}) + \mathbf{x}$ about doubles the variance in
+# every block. With shortcuts and BN, a block adds a normalised $\mathcal{F}$ to an $\mathbf{x}$ whose variance has grown from
+# block to block, so a deep block changes it by a small part. The gradient then grows as a power of the depth only.
 #
 # Two remarks limit the verdict. The paper's sentence is about nets that *start to converge*, and the one and a half decades
 # over the layers of plain-20 do not prevent that. And without BN a part of the shrinking is zero padding, not initialisation.
@@ -613,8 +613,7 @@ chapter.report(runs, missing)  # of the section on short training
 # %% [markdown]
 # ## What was not tested, and why
 #
-# - **All planned runs of our own at the paper's scale.** {numref}`tab-ours` has those that are recorded. Until the others are in,
-#   only public runs judge C1 and C5 there.
+# - **All planned runs of our own at the paper's scale.** Until they are in, only public runs judge C1 and C5 there.
 # - **More iterations** (C4), **other depths** (C13) and **the other shortcuts** (C8) belong to later chapters, and **ImageNet**
 #   (C2) to [chapter 4](04_imagenet.ipynb).
 # - **Why** plain nets are hard to optimise. The paper conjectures "exponentially low convergence rates" and leaves it open. A
@@ -632,7 +631,7 @@ torch.manual_seed(0)
 net, longer = reslib.cifar_resnet(20), reslib.cifar_resnet(56)
 longer.load_state_dict(net.state_dict(), strict=False)
 for stage in (longer.layer1, longer.layer2, longer.layer3):
-    for block in stage[3:]:  # plain-20 has three blocks a stage
+    for block in stage[3:]:  # ResNet-20 has three blocks a stage
         nn.init.zeros_(block.bn2.weight)
 x = torch.randn(8, 3, 32, 32)
 torch.testing.assert_close(longer.train()(x), net.train()(x))
