@@ -430,11 +430,8 @@ torch.testing.assert_close(as_plain(net)(images), net(images))
 #
 # Why should a residual block be easier to train? The paper's reason (section 3.1) is that good functions may be closer to the
 # identity than to zero: then "it should be easier for the solver to find the perturbations with reference to an identity
-# mapping, than to learn the function as a new one". And "if identity mappings are optimal, the solvers may simply drive the
-# weights of the multiple nonlinear layers toward zero".
-#
-# With BN that last sentence is not true as it stands. Weights in front of BN can be as small as they like: BN divides by their
-# size, and the block computes the same. What makes $\mathcal{F}$ vanish is the *scale* of its last BN:
+# mapping, than to learn the function as a new one". As [chapter 1](01_residual_learning.ipynb) tells, with BN it is not small
+# weights that make $\mathcal{F}$ vanish, but a small *scale* of its last BN. So it is in the nets of `reslib`, too:
 
 # %%
 torch.manual_seed(0)
