@@ -390,9 +390,9 @@ _ = axes[0].legend(fontsize="small")
 #
 # How are the layers themselves made? By five decisions, most of them section 3.4's, each shown by a line below.
 #
-# - **Batch normalisation** {cite}`ioffe2015batch` stands "right after each convolution and before activation". There each channel's sum
-#   has a mean and a spread that can be normalised, and the ReLU that follows cuts a unit off at a place that the learned shift chooses.
-#   After the ReLU, the statistics would be those of a half-empty distribution.
+# - **Batch normalisation** {cite}`ioffe2015batch` stands "right after each convolution and before activation". There a channel's
+#   values are sums of many terms, so they are nearly normal, and a mean and a variance describe them. After the ReLU half of
+#   their distribution is cut off.
 # - So convolutions need **no bias**, on which the paper is silent: the normalisation would subtract it.
 # - **Weights** are drawn from a normal distribution of variance $2 / (k^2 C_\mathrm{in})$, which keeps the size of signals from layer to
 #   layer under ReLUs {cite}`he2015delving`. All nets are trained from scratch.
