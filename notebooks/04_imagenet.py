@@ -198,11 +198,10 @@ for i, ax in enumerate(axes):
 # %% [markdown]
 # ### Where batch normalisation stands, and why there is no dropout
 #
-# Where does BN stand? "Right after each convolution and before activation" {cite:p}`ioffe2015batch`: a convolution's outputs are
-# close to a sum of many terms, so their distribution is near a normal one, and two numbers, mean and variance, describe it. After
-# a ReLU half of it is cut off. BN also makes the convolution's bias useless, because the mean is subtracted; BN's own shift takes
-# its place. In a residual block the last BN stands before the addition. An identity shortcut is not normalised, so with option A
-# nothing on the way from the first block to the last rescales the signal. (A projection of options B and C has its own BN.)
+# Where does BN stand? "Right after each convolution and before activation"; [chapter 3](03_architectures.ipynb) says why, and why
+# convolutions then need no bias. In a residual block the last BN stands before the addition. An identity shortcut is not
+# normalised, so with option A nothing on the way from the first block to the last rescales the signal. (A projection of options
+# B and C has its own BN.)
 #
 # Why no dropout? The paper gives no reason but the practice of {cite:t}`ioffe2015batch`, who found that nets with BN need it less:
 # each image's activations depend on the other images of its batch, which is noise of its own. A second reason is in the nets:
@@ -250,7 +249,7 @@ below.set(yscale="log", ylabel="learning rate", xlabel="iterations")
 # rate. {numref}`tab-imagenet-first-drop` does that with ResNet-20 on CIFAR-10: a pass there comes every 1,000 iterations, and the
 # run's own schedule waits until 32,000.
 
-# %% mystnb={"figure": {"caption": "The plateau rule on the errors of recorded runs, up to the iteration at which their own schedule divides the rate. Noise alone can end the first stage early.", "name": "tab-imagenet-first-drop"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The plateau rule on the errors of recorded runs, up to the iteration at which their own schedule divides the rate. Noise between passes can end the first stage early.", "name": "tab-imagenet-first-drop"}} tags=["hide-input"]
 told = {"recorded runs of ResNet-20 at the paper's scale": len(real)}
 told["in which the rule divides the rate before their own schedule does"] = len(first)
 told["at iteration"] = ", ".join(f"{step:,}" for step in first) or "-"
@@ -389,8 +388,8 @@ else:
 # with the other columns), and what a replication takes.
 #
 # The GPU hours are counted: a training step costs about three forward passes, a multiply-add is two operations, and the
-# rate is the best that was measured on a GPU with the nets of CIFAR-10, several at once. These nets are small, and large ones use
-# a GPU better, so the hours are an upper estimate.
+# rate is the best that was measured on an H200 GPU with the nets of CIFAR-10, several at once. Large nets use a GPU better than
+# these, so the hours are an upper estimate, but without the loading of photographs.
 
 # %% tags=["hide-input"]
 gpu = max((record.folder() / "bench").glob("gpu-*.json"), key=lambda p: p.stem[-10:])
@@ -447,8 +446,9 @@ def rows_of(table, nets, views):
 
 
 # %% [markdown]
-# {numref}`tab-imagenet-2` and {numref}`tab-imagenet-3` are by ten crops, so only sources that tested so stand in them.
-# Their recipes differ from the paper's, most in scale and aspect augmentation, and none says which shortcut option.
+# {numref}`tab-imagenet-2` and {numref}`tab-imagenet-3` are by ten crops, and one public source tested so. Its recipe differs
+# from the paper's, most in scale and aspect augmentation. By its code's default its nets have option B: set its errors beside
+# B, though the tables repeat them beside A and C.
 
 # %% mystnb={"figure": {"caption": "Table 2: top-1 error (%) on the validation images, ten crops. Public reruns: each number links to its source. Ours: nets on other photographs, an extension. Hours: of one run, counted.", "name": "tab-imagenet-2"}} tags=["hide-input"]
 TWO = {f"plain-{n}": (n, None) for n in (18, 34)}
@@ -588,7 +588,8 @@ if any(one.recipe.scale == "extension" for one in record.load()):
 say(claims.table(claims.verdicts(of=["C10"], scales=["counted"]), "paper", "ours"))
 
 # %% [markdown]
-# C5 to C8 are tried on CIFAR-10 in the other chapters. C10 is in [the chapter on architectures](03_architectures.ipynb).
+# C20 holds as arithmetic of the paper's numbers ({numref}`tab-imagenet-c20`). C5 to C8 are tried on CIFAR-10 in other chapters,
+# and C10 is in [the one on architectures](03_architectures.ipynb).
 #
 # ## What was not tested, and why
 #
