@@ -318,8 +318,8 @@ say(
 # By the paper's account only ResNet-110 was run several times; its error is the best of five. [How much does one run
 # tell?](08_one_run.ipynb) asks how far single runs can be told apart, [Public reruns](07_reruns.ipynb) how lucky the paper was.
 #
-# **C19.** That ResNet-110 has fewer parameters than FitNet and Highway networks is counted and holds with one exception, the
-# Highway net of 32 layers. That it "is among the state-of-the-art results" is judged by errors:
+# **C19.** ResNet-110 has fewer parameters than FitNet and Highway networks, yet "is among the state-of-the-art results". The
+# first half is counted, the second is judged by errors:
 
 # %% tags=["hide-input"]
 say("- " + counted.row("C19", paper)["ours"] + ".")
@@ -447,8 +447,7 @@ say(
 )
 
 # %% [markdown]
-# Every rerun that reports an error shows that such a net *trains*; one author says that it did not converge. That it *tests worse*
-# rests on one run in the paper. How far two runs of so deep a net differ, nobody has reported.
+# That such a net *tests worse* rests, in the paper, on one run.
 #
 # (paper-4-2-responses)=
 # (paper-fig-7)=
@@ -540,7 +539,7 @@ logs.map(lambda value: comparison.minus(f"{value:.1f}"))
 # ### Three times the iterations
 #
 # **C4.** Are deep plain nets only slower? By the paper's footnote 3, on ImageNet, three times the iterations do not cure
-# degradation. In short training a gap remains ({numref}`tab-longer`), and a part of it is a late start.
+# degradation. In short training a gap remains ({numref}`tab-longer`). A part of it may come from the late start of plain-56.
 
 # %% mystnb={"figure": {"caption": "With three times the iterations plain-56 starts, and is still far behind plain-20. Training error (%), a clean pass, and the first logged iteration of plain-56 with a running training error below 80 %.", "name": "tab-longer"}} tags=["hide-input"]
 longer = having.get("longer", [])
