@@ -115,7 +115,7 @@ in_paper = {"plain": READ_OFF[56] - READ_OFF[20], "resnet": printed[56] - printe
 # Does depth hurt plain nets and help residual ones when others train them? {numref}`fig-reruns-forest` answers by author: all
 # squares lie on one side of zero, all circles but one on the other.
 
-# %% mystnb={"figure": {"caption": "A square right of zero: in this author's runs plain-56 tests worse than plain-20. A circle left of zero: ResNet-56 tests better than ResNet-20. Each line is one author; the two nets of a pair have the same recipe and are reported in the same way. The first line is the paper, from Table 6 for the residual pair and read off Fig. 6 by eye for the plain one. Mostly one run a net.", "name": "fig-reruns-forest"}, "image": {"alt": "A line for each author, grouped by how close the recipe is to the paper's. All 8 orange squares, the plain pair, lie right of zero, at 2 to 5 points; the blue circles, the residual pair, lie left of zero, most near \u22121.3 points, but for 1 of 27 in the group of far recipes."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "A square right of zero: in this author's runs plain-56 tests worse than plain-20. A circle left of zero: ResNet-56 tests better than ResNet-20. Each line is one author; the two nets of a pair have the same recipe and are reported in the same way. The first line is the paper, from Table 6 for the residual pair and read off Fig. 6 by eye for the plain one. Mostly one run a net.", "name": "fig-reruns-forest"}, "image": {"alt": "A line for each author, grouped by how close the recipe is to the paper's. All 8 orange squares, the plain pair, lie right of zero, at 2 to 8 points; of the 27 blue circles, the residual pair, all but one with a far recipe lie left of zero, most near \u22121.3 points."}} tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(8, 7.6))
 _ = figures.forest({"plain": plain_gap, "resnet": gap}, in_paper, ax)
 
@@ -423,8 +423,8 @@ if len(price):
 # layers. It matters less for a *difference* of two nets reported in the same way, since it is taken off both.
 # {numref}`tab-reruns-subsets` shows that best-on-test sources find the same gain as the others.
 #
-# One widely used source is easily taken for a best-on-test one. Its stored weights, evaluated again, give the errors of its
-# table, and the best ones, a little lower, lie inside the same files. A label can be checked where weights are published.
+# One widely used source, akamaster, is easily taken for a best-on-test one. Its stored weights, evaluated by us, give the errors
+# of its table; the best ones, a little lower, lie inside the same files. A label can be checked where weights are published.
 #
 # ## 45,000 or 50,000 training images?
 #
@@ -598,7 +598,7 @@ if whole:  # the fixed words of this page hold for the whole table
 #   look like agreement. Lineages are not recorded.
 # - **What is not public.** A rerun that failed has fewer reasons to be published; the table above says how many such it would take.
 # - **Each author's bookkeeping.** Few publish weights. Where they do, errors can be measured again.
-# - **ImageNet.** `reruns.csv` lists residual nets there, all with other augmentation. No plain net of 18 or 34 layers with a
+# - **ImageNet.** `reruns.csv` lists residual nets there, most with other augmentation. No plain net of 18 or 34 layers with a
 #   published error was found, so C2 cannot be judged in this way.
 # - **plain-110.** Its only published error is of a short training. The claim that it ends above 60 % stays with the paper.
 # - **Our own runs** are never mixed in: they are another kind of evidence, with their own rules.
