@@ -6,6 +6,7 @@ fixed order. The step is channels_last; compiled in long runs (machine.py); on a
 """
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -61,11 +62,15 @@ class Trainer:
         """The run's record, made, or read where it is finished. wait: seconds, for a run that another process holds."""
         threads, first = torch.get_num_threads(), self.ranks.rank == 0
         with self.ranks.joined(self.device), machine.own_settings(self.device), contextlib.ExitStack() as held:
-            if first:
+            only_read = (
+                self.resume and self.recorded.exists() and not os.access(self.out_dir, os.W_OK)
+            )  # as a colleague's folder
+            if first and not only_read:
                 held.enter_context(locked(self.out_dir, self.recipe.name, wait))
             if self.ranks.told(self.resume and self.recorded.exists()):
                 record = read(self.recorded) if first else None
-                self.checkpoint.unlink(missing_ok=True)  # of a run killed just before it did so
+                with contextlib.suppress(OSError):
+                    self.checkpoint.unlink()  # of a run killed just before it did so
                 return record
             try:
                 self.prepare()

@@ -361,6 +361,16 @@ def test_a_folder_that_is_deleted_during_the_run_is_made_again(tmp_path, monkeyp
     assert read(record.path).net() and not list((tmp_path / "runs").glob("*.ckpt"))
 
 
+def test_a_finished_run_is_read_where_nothing_can_be_written(tmp_path, monkeypatch):
+    few = replace(TINY, steps=5, milestones=())
+    made = run(few, out_dir=tmp_path)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    monkeypatch.setattr(trainer, "locked", Mock(side_effect=OSError))
+    assert run(few, out_dir=tmp_path) == made
+    with pytest.raises(OSError):
+        run(replace(few, seed=1), out_dir=tmp_path)
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / f"{TINY.name}.ckpt").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(ValueError, match=r"\.ckpt is damaged.*delete it"):
