@@ -22,7 +22,7 @@
 # > **The paper says:** how training images are drawn, and nothing about how they are loaded or how fast.
 # >
 # > **We see:** three loaders give the same CIFAR-10 batches to the last bit, and the fast ones give them many times faster than
-# > torchvision does. Photographs differ a little between loaders, because they are resized in another way.
+# > torchvision does. Photographs differ a little between loaders, which decode and resize them in different ways.
 # >
 # > **Why they agree:** every random decision is drawn outside the loaders, so no loader has anything left to decide.
 # >
@@ -187,7 +187,7 @@ for epoch, (batch, _) in enumerate(crops):
 
 # %% [markdown]
 # The rectangle is one function of the drawn numbers and the photograph's size, and both loaders call it. Their pixels differ because
-# they resize differently. FFCV crops in the stored image, at whole pixels, and averages areas. Torchvision resizes the whole
+# they decode and resize differently. FFCV crops in the stored image, at whole pixels, and averages areas. Torchvision resizes the whole
 # photograph with an antialiased filter and crops then. {numref}`tab-pixels` says by how much the results differ.
 
 # %% tags=["hide-input"]
