@@ -27,7 +27,7 @@
 # > identity shortcuts (A) and with a few projections (B) are both far ahead of the plain net, and cannot be told apart. Option C
 # > and one-layer blocks were tried in short training only, which decides nothing.
 # >
-# > **Why A and B are so close:** they differ in very few shortcuts of a deep net. All others are the same identity.
+# > **Why A and B may be so close:** they differ in very few shortcuts of a deep net. All others are the same identity.
 # >
 # > **What this costs.** About a minute on one core, nothing downloaded. Recorded runs take minutes each at `pocket` scale.
 
