@@ -186,9 +186,9 @@ for epoch, (batch, _) in enumerate(crops):
         axes[2 * epoch + k].axis("off")
 
 # %% [markdown]
-# The rectangle is one function of the drawn numbers and the photograph's size, and both loaders call it. Their pixels differ because
-# they decode and resize differently. FFCV crops in the stored image, at whole pixels, and averages areas. Torchvision resizes the whole
-# photograph with an antialiased filter and crops then. {numref}`tab-pixels` says by how much the results differ.
+# The rectangle is one function of the drawn numbers and the photograph's size, and both loaders call it. Their pixels differ
+# because they decode and resize differently. FFCV crops in the stored image, at whole pixels, and averages areas. Torchvision
+# resizes the whole photograph with an antialiased filter and crops then. {numref}`tab-pixels` says by how much the results differ.
 
 # %% tags=["hide-input"]
 Code(inspect.getsource(photos.rectangle), language="python")
