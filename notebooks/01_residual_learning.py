@@ -492,7 +492,8 @@ table_c22
 # All of section 4.2's training fits into one loop: SGD with batches of 128 images, momentum 0.9, weight decay $10^{-4}$, and a
 # learning rate of 0.1 that is divided by 10 after half and three quarters of the 64,000 iterations. (The [chapter on
 # CIFAR-10](05_cifar_analysis.ipynb) has the protocol in full.) The last line asserts that the trainer of `reslib`, which adds
-# checkpoints and records, ends with the same weights to the last bit. It runs here on scanned digits, to save time.
+# checkpoints and records, ends with the same weights to the last bit. It runs here on scanned digits
+# {cite:p}`alpaydin1998optical`, to save time.
 
 
 # %% tags=["remove-output"]
@@ -593,9 +594,8 @@ ends
 
 # %% [markdown]
 # {numref}`fig-first-steps` and {numref}`tab-treatments` explore, with the few seeds recorded so far; no claim is judged by them.
-# The direction is the predicted one: every treated plain-56 starts, while of the untreated ones some do not. ResNet-56 ends
-# lower too, so a rough start may cost it something as well. None of this shows degradation, because at this scale nets are far
-# from trained. A comparison with a net that never starts says nothing about C1.
+# The direction is the predicted one. ResNet-56 ends lower too, so a rough start may cost it something as well. None of this shows
+# degradation, because at this scale nets are far from trained. A comparison with a net that never starts says nothing about C1.
 
 # %% [markdown]
 # ## Verdicts
