@@ -343,10 +343,10 @@ for ax, view in zip(axes, whole, strict=True):
 # layers there, on crops of 64 pixels (at `paper` scale: of 224). On other photographs than ImageNet's that is an *extension* of
 # the paper, and shows a direction at most.
 #
-# The extension that is planned, with three seeds a net, takes ten of ImageNet's classes: the 4,500 training and 1,500 validation
-# photographs of a part of Imagenette, at 224×224 pixels. Its recipe is section 3.4's with crops of 64 pixels, a batch of 128,
-# 2,000 iterations and milestones at half and three quarters of them; a ResNet-50 with option B joins the four nets of Fig. 4. The
-# rules stand on [the page of claims](../claims.md).
+# The extension that is planned, with three seeds a net, takes ten of ImageNet's classes: the 4,500 training and 1,500
+# validation photographs of a part of [Imagenette](https://github.com/fastai/imagenette), at 224×224 pixels. Its recipe is
+# section 3.4's with crops of 64 pixels, a batch of 128, 2,000 iterations and milestones at half and three quarters of them; a
+# ResNet-50 with option B joins the four nets of Fig. 4. The rules stand on [the page of claims](../claims.md).
 
 # %%
 pocket = replace(IMAGENET, size=64, batch=32, steps=80, log_every=10, eval_every=40)
@@ -383,9 +383,9 @@ else:
 # (paper-c9)=
 # ## Tables 2 to 5
 #
-# How close does anybody come to the paper's numbers? The tables set beside each other what the paper printed, what others published
-# on the same 50,000 validation images, what our own nets reach on the extension (other photographs: not to be compared
-# with the other columns), and what a replication takes.
+# How close does anybody come to the paper's numbers? The tables set beside each other what the paper printed, what others
+# published on the same 50,000 validation images {cite:p}`russakovsky2015imagenet`, what our own nets reach on the extension
+# (other photographs: not to be compared with the other columns), and what a replication takes.
 #
 # The GPU hours are counted: a training step costs about three forward passes, a multiply-add is two operations, and the
 # rate is the best that was measured on an H200 GPU with the nets of CIFAR-10, several at once. Large nets use a GPU better than
