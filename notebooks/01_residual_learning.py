@@ -107,9 +107,9 @@ figure, axes = plt.subplots(1, 2, sharey=True, figsize=(8, 4))
 figures.learning(reslib.curves(own), PRINTED, axes)
 
 # %% [markdown]
-# One run a net proves little. {numref}`fig-public` has all *public reruns* at the paper's scale, trainings of these nets that
-# others published, and {numref}`tab-public` their means. What depth costs a plain net, a few points, is several times what
-# authors differ by.
+# One run a net proves little. {numref}`fig-public` has the *public reruns* that we found at the paper's scale, trainings of
+# these nets that others published, and {numref}`tab-public` their means. What depth costs a plain net, a few points, is several
+# times what authors differ by.
 #
 # **Predictions.** The training error of plain-56 lies above that of plain-20 (C1). Both errors of ResNet-56 lie below those of
 # ResNet-20 (C5). By the rule for public runs, the reruns agree with both.
@@ -533,7 +533,7 @@ costs.groupby("net")[list(costs.columns[-3:])].mean().style.format("{:.2f}")
 # %% [markdown]
 # ## Short training: how nets start
 #
-# What can be seen without a GPU, in minutes? How nets *start*, and no more. {numref}`fig-short` shows the four nets in a short
+# What can be seen without a GPU, in minutes? Only how nets *start*. {numref}`fig-short` shows the four nets in a short
 # training (`pocket` scale, or the one that the parameters choose). There ResNet-56 is still behind ResNet-20, the opposite of
 # what trained nets show, so this scale judges nothing.
 

@@ -110,7 +110,7 @@ final = public.levels()  # final test errors of reruns, one row an author, net a
 # ## Does depth help?
 #
 # Do plain nets get worse with depth and residual nets better, when the paper's whole schedule is run? {numref}`fig-cifar-depth` shows
-# all there is at that scale: what the paper reports, what others found, and our own runs so far.
+# all we know of at that scale: what the paper reports, what others found, and our own runs so far.
 
 # %% tags=["hide-input"]
 by_net = final.groupby(["net", "depth"]).test_error

@@ -374,10 +374,10 @@ if len(deep):
 # %% [markdown]
 # ## Does ResNet-1202 test worse than ResNet-110?
 #
-# **C16.** Do sources find the overfitting that the paper reports at 1202 layers? {numref}`tab-reruns-1202` has all that there is,
+# **C16.** Do sources find the overfitting that the paper reports at 1202 layers? {numref}`tab-reruns-1202` has all that we found,
 # and it does not decide.
 
-# %% mystnb={"figure": {"caption": "All published results of 1202 layers, with ResNet-110 of the same source: test error (%). In the paper ResNet-1202 is worse than ResNet-110.", "name": "tab-reruns-1202"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "All results of 1202 layers that we found, with ResNet-110 of the same source: test error (%). In the paper ResNet-1202 is worse than ResNet-110.", "name": "tab-reruns-1202"}} tags=["hide-input"]
 nets = runs[runs.net == "resnet"].drop_duplicates(["source", "depth"])
 deepest, shallower = (nets[nets.depth == d].set_index("source") for d in (1202, 110))
 table = deepest[["recipe", "stat"]].rename(columns={"stat": "reported"})
@@ -386,9 +386,9 @@ table["ResNet-1202"] = deepest.test_error
 table.style.format(precision=2, na_rep="")
 
 # %% [markdown]
-# The claim has two parts. Every source that reports an error shows that such a net *trains* at all; one author reports that it did
-# not converge. That it *tests worse* is found by one author and not by two. All of these are single runs, and how far two runs of
-# so deep a net differ, nobody has reported.
+# Every source that reports an error shows that such a net *trains* at all; one author reports that it did not converge. That it
+# *tests worse* is found by one author and not by two. All of these are single runs, and how far two runs of so deep a net
+# differ, nobody has reported.
 #
 # ## Are residual responses smaller?
 #
@@ -529,8 +529,8 @@ pd.DataFrame(lines, index=columns).T
 #
 # ## Does one source carry a verdict?
 #
-# Would any verdict change if one author were left out? None does. Each is judged again without each author in turn; the parameter
-# `leave_out` does the same for this whole page.
+# Would any verdict change if one author were left out? None would. Each is judged again without each author in turn; the
+# parameter `leave_out` does the same for this whole page.
 
 # %% tags=["hide-input"]
 carried = {}
@@ -600,7 +600,7 @@ if whole:  # the fixed words of this page hold for the whole table
 # - **Each author's bookkeeping.** Few publish weights. Where they do, errors can be measured again.
 # - **ImageNet.** `reruns.csv` lists residual nets there, most with other augmentation. No plain net of 18 or 34 layers with a
 #   published error was found, so C2 cannot be judged in this way.
-# - **plain-110.** Its only published error is of a short training. The claim that it ends above 60 % stays with the paper.
+# - **plain-110.** Its only error that we found is of a short training. The claim that it ends above 60 % stays with the paper.
 # - **Our own runs** are never mixed in: they are another kind of evidence, with their own rules.
 #
 # ## Exercises
