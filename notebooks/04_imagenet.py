@@ -203,9 +203,10 @@ for i, ax in enumerate(axes):
 # normalised, so with option A nothing on the way from the first block to the last rescales the signal. (A projection of options
 # B and C has its own BN.)
 #
-# Why no dropout? The paper gives no reason but the practice of {cite:t}`ioffe2015batch`, who found that nets with BN need it less:
-# each image's activations depend on the other images of its batch, which is noise of its own. A second reason is in the nets:
-# dropout was made for the large fully connected layers of AlexNet and VGG, and a ResNet has one, after a global average.
+# Why no dropout? The paper gives no reason but the practice of {cite:t}`ioffe2015batch`, who found that nets with BN need it
+# less: each image's activations depend on the other images of its batch, which is noise of its own. A second reason is in the
+# nets: dropout was used in the large fully connected layers of AlexNet and VGG
+# {cite:p}`krizhevsky2012imagenet,simonyan2015very`, and a ResNet has one, after a global average.
 
 # %% [markdown]
 # (paper-3-4-schedule)=
