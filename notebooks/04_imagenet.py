@@ -340,7 +340,7 @@ for ax, view in zip(axes, whole, strict=True):
 # (paper-fig-4)=
 # ## Our own nets
 #
-# Do we see Fig. 4 on photographs? With a folder of photographs anybody can: this page trains plain and residual nets of 18 and 34
+# Can we draw Fig. 4 of nets of our own? With a folder of photographs anybody can: this page trains plain and residual nets of 18 and 34
 # layers there, on crops of 64 pixels (at `paper` scale: of 224). On other photographs than ImageNet's that is an *extension* of
 # the paper, and shows a direction at most.
 #
