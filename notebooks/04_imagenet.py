@@ -332,17 +332,17 @@ for ax, view in zip(axes, whole, strict=True):
 # $ python -m reslib test --data-dir DIR --how scales --weights one.pth --weights two.pth
 # ```
 #
-# torchvision's ResNet-50, -101 and -152 are not the paper's: where a block halves the map they do so in its 3×3 convolution
-# ("v1.5"), the paper in its first 1×1. The tensors have the same shapes, so weights of one load into the other without a
-# word and compute something else; `test` says which it takes.
+# torchvision's ResNet-50, -101 and -152 are not the authors' nets but "v1.5", with the stride in another layer ([chapter
+# 3](03_architectures.ipynb)). Weights of one load into the other without a word and compute something else; `test` says which it
+# takes.
 
 # %% [markdown]
 # (paper-fig-4)=
 # ## Our own nets
 #
-# Can we draw Fig. 4 of nets of our own? With a folder of photographs anybody can: this page trains plain and residual nets of 18 and 34
-# layers there, on crops of 64 pixels (at `paper` scale: of 224). On other photographs than ImageNet's that is an *extension* of
-# the paper, and shows a direction at most.
+# Can we draw Fig. 4 of nets of our own? With a folder of photographs anybody can: this page trains plain and residual nets of
+# 18 and 34 layers there, on crops of 64 pixels (at `paper` scale: of 224). On other photographs than ImageNet's that is an
+# *extension* of the paper, and shows a direction at most.
 #
 # The extension that is planned, with three seeds a net, takes ten of ImageNet's classes: the 4,500 training and 1,500
 # validation photographs of a part of [Imagenette](https://github.com/fastai/imagenette), at 224×224 pixels. Its recipe is
