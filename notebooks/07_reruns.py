@@ -145,8 +145,9 @@ _ = figures.strips(STRIPS, ax)
 # ## What is compared
 #
 # What counts as a source, and when do sources agree? A source is a repository, an issue or a paper with a number that can be
-# looked up again: `reslib/evidence/reruns.csv` has its commit, its file and line, and where it departs from the paper. By
-# recipe, by what is reported and by training set there are:
+# looked up again: `reslib/evidence/reruns.csv` has its commit, its file and line, and where it departs from the paper. They were
+# collected in 2026 from public repositories, issues and papers' tables. No protocol of the search was kept, so sources
+# will be missing, and this is no systematic review. By recipe, by what is reported and by training set there are:
 
 # %% tags=["hide-input"]
 usable = runs[runs.report.ne("") & runs.in_meta.ne("no") & runs.recipe.ne("")]

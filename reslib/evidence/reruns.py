@@ -26,7 +26,7 @@ FEWEST, SHARE = 3, 2 / 3
 RULE = """An author counts once. *Agrees*: at least two thirds of the authors have the claim's sign, and the 95 % t interval of
 the mean over authors, far recipes left out, lies on the claim's side. *Disagrees*: that interval lies on the other side. *Too
 few*: fewer than three authors, or those that there are do not decide. A claim with parts agrees where all parts do, and
-disagrees where one does; "k of m sources" is said of its weakest part."""
+disagrees where one does; "k of m sources", which counts authors, those of far recipes too, is said of its weakest part."""
 
 RECIPES = ("paper", "near", "unknown", "far")  # the paper's own; small departures; not stated; what only tells an order
 REPORTS = ("final", "unclear", "best")  # the last iteration; not said which; the best of all test errors
@@ -237,7 +237,8 @@ def judge(claim: str, frame: pd.DataFrame | None = None) -> dict:
         found.append((word, k / max(m, 1), k, m))
         unit, size = "%" if comparison.quantity == "response" else "points", rows.effect[rows.sized]
         value = f"{told(size)} {unit} over {len(size)} author{'s' * (len(size) != 1)}; " if len(size) else ""
-        said.append(f"{comparison.what}: {value}{k} of {m} sources agree" if m else f"{comparison.what}: no source")
+        too = ", far recipes counted" * (len(size) < m)
+        said.append(f"{comparison.what}: {value}{k} of {m} sources agree{too}" if m else f"{comparison.what}: no source")
     words = [word for word, *_ in found]
     word = next(word for word in ("disagrees", "too few", "agrees") if word in words)
     *_, k, m = min((part for part in found if part[0] == word), key=lambda part: (part[1], part[3]))

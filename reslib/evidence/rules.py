@@ -130,7 +130,7 @@ def c8a(runs: Runs) -> list[Part]:
 
 
 def c8b(runs: Runs) -> list[Part]:
-    """The order C, B, A at 56 layers is shown and never judged: the paper's steps (0.3 points) would need about 20 pairs."""
+    """The order C, B, A at 56 layers is shown and never judged: the paper's steps, 0.3 points, would need many more pairs."""
     found = {option: runs(residual(56, shortcut=option)) for option in "ABC"}
     pairs = {f"{a} - {b}": paired(test_error, found[a], found[b]) for a, b in ("AB", "BC")}
     return [Part(f"{name}, test error:", one, two, compare="paired", judged=False) for name, (one, two) in pairs.items()]
@@ -155,7 +155,7 @@ def c12(runs: Runs) -> list[Part]:
 def c13a(runs: Runs) -> list[Part]:
     """Residual nets improve with depth: test error of ResNet-110 minus that of ResNet-20, and of ResNet-56, below 0 (Welch).
 
-    Neighbours in Table 6 are shown in its chapter: 44 against 56 layers would need 12 to 26 runs of each. (Effects: Table 6,
+    Neighbours in Table 6 are shown in its chapter: 44 against 56 layers would need many more runs of each. (Effects: Table 6,
     with the mean of five runs, 6.61, for ResNet-110.)
     """
     effects = {20: 2.14, 56: 0.36}
