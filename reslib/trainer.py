@@ -62,13 +62,13 @@ class Trainer:
         """The run's record, made, or read where it is finished. wait: seconds, for a run that another process holds."""
         threads, first = torch.get_num_threads(), self.ranks.rank == 0
         with self.ranks.joined(self.device), machine.own_settings(self.device), contextlib.ExitStack() as held:
-            only_read = (
-                self.resume and self.recorded.exists() and not os.access(self.out_dir, os.W_OK)
-            )  # as a colleague's folder
-            if first and not only_read:
+            others = self.recorded.exists() and not os.access(self.out_dir, os.W_OK)  # a folder that is only read
+            if first and not (self.resume and others):
                 held.enter_context(locked(self.out_dir, self.recipe.name, wait))
             if self.ranks.told(self.resume and self.recorded.exists()):
                 record = read(self.recorded) if first else None
+                if record and self.recipe.data == "imagenet":  # any photographs: they are not part of a recipe
+                    data.photographs.check_same(self.recorded, record, self.data_dir)
                 with contextlib.suppress(OSError):
                     self.checkpoint.unlink()  # of a run killed just before it did so
                 return record

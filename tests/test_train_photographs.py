@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,11 @@ def test_the_rate_falls_where_the_validation_error_stops_falling(tree, tmp_path,
             stopped(recipe, stop, monkeypatch, data_dir=tree, out_dir=tmp_path / name)
         record = reslib.train(recipe, data_dir=tree, out_dir=tmp_path / name, device="cpu")
         assert record.curve["lr"] == pytest.approx(expected)
+    again = partial(reslib.train, recipe, out_dir=tmp_path / "whole", device="cpu")
+    assert again(data_dir=tree) == again(data_dir=tmp_path / "gone")  # a record is read without its photographs, ...
+    next((tree / "train" / "0 épagneul").iterdir()).rename(tree / "train" / "1 épagneul" / "relabelled.jpg")
+    with pytest.raises(ValueError, match="is of a run on other photographs"):  # ... but is not the result of others
+        again(data_dir=tree)
 
 
 @pytest.mark.parametrize(("patience", "threshold"), [(0, 0.0), (2, 0.1), (5, 1.0)])
