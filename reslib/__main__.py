@@ -224,7 +224,7 @@ def test(
 @app.command()
 def start(
     write: Annotated[Path | None, typer.Option(help="folder for slopes.json, e.g. notebooks/records/start",
-                                               callback=expanded)] = None,
+                                               file_okay=False, writable=True, callback=expanded)] = None,
     data_dir: Data = None,
 ):  # fmt: skip
     """What a layer does to signals and gradients before any training (C22): computed on CIFAR-10, about ten minutes."""

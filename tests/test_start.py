@@ -85,3 +85,8 @@ def test_the_verdict_follows_from_the_file(root):
                         stats.ttest_1samp(v, -0.01, alternative="less").pvalue) for v in values)  # fmt: skip
     expected = "supported" if all(held) else "contradicted" if beyond[0] < 0.025 / 10 else "undecided"
     assert start.judge()["verdict"] == f"{expected} at initialisation"
+
+
+def test_a_place_that_cannot_be_written_to_is_said_before_the_work(reslib_main):
+    found = reslib_main("start", "--write", __file__)
+    assert found.returncode and "is a file" in " ".join(found.stderr.split())
