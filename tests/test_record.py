@@ -1,5 +1,6 @@
 """Records: what is written is read, what is damaged is refused by name; the evidence in the book is sound."""
 
+import errno
 import json
 import os
 import re
@@ -114,6 +115,16 @@ def test_nan_is_not_written(path, tmp_path):
     with pytest.raises(ValueError, match="NaN"):
         write(replace(record, final=record.final | {"test_error": float("nan")}), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_names_the_file(path, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path / 'full' / path.name}'"):
+        write(read(path), tmp_path / "full")
+    assert not list((tmp_path / "full").iterdir())
 
 
 def test_replay(path, monkeypatch):
