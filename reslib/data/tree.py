@@ -4,7 +4,9 @@ import hashlib
 import io
 import json
 import os
+import unicodedata
 import warnings
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -62,7 +64,9 @@ def tree(folder: str | Path, part: str) -> Tree:
     reference = folder / "train" if (folder / "train").is_dir() else top
     classes, found = _folders(reference), _folders(top)
     if alien := sorted(set(found) - set(classes)):
-        raise ValueError(f"{top / alien[0]} is a class that {reference} does not have: the parts need the same classes.")
+        composed = partial(unicodedata.normalize, "NFC")
+        alike = " but for how its accents are encoded (NFC, NFD)" * (composed(alien[0]) in map(composed, classes))
+        raise ValueError(f"{top / alien[0]} is a class that {reference} does not have{alike}: the parts need the same classes.")
     digest, names, labels, left_out = hashlib.sha256(json.dumps(classes).encode()), [], [], []
     for name in found:
         files = sorted((f for f in os.scandir(top / name) if not f.name.startswith(".")), key=lambda f: f.name)
