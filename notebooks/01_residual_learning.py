@@ -582,7 +582,7 @@ for ax in axes.flat:
     ax.label_outer()
 _ = figure.colorbar(image, ax=axes, label="decades above the last third")
 
-# %% mystnb={"figure": {"caption": "Every treated plain-56 starts; of the untreated some do not. Training error at the end (%, a clean pass, mean over the recorded seeds) and how many runs start; pocket scale.", "name": "tab-treatments"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Every treated plain-56 starts; of the untreated some do not. Training error at the end (%, a clean pass, mean over seeds) and how many runs start; pocket scale.", "name": "tab-treatments"}} tags=["hide-input"]
 ends = pd.DataFrame(index=NETS, columns=treatments, data="")
 for ((net, treatment), _), runs_of in treated.items():
     if runs_of:
@@ -593,7 +593,7 @@ assert ends.loc["plain-56"].str[:2].astype(float).idxmax() == "as it is"
 ends
 
 # %% [markdown]
-# {numref}`fig-first-steps` and {numref}`tab-treatments` explore, with the few seeds recorded so far; no claim is judged by them.
+# {numref}`fig-first-steps` and {numref}`tab-treatments` explore, with three seeds planned a cell; no claim is judged by them.
 # The direction is the predicted one. ResNet-56 ends lower too, so a rough start may cost it something as well. None of this shows
 # degradation, because at this scale nets are far from trained. A comparison with a net that never starts says nothing about C1.
 

@@ -587,7 +587,8 @@ pd.DataFrame(rows, index=[*ERRORS.values(), "n"]).T
 
 # %% [markdown]
 # Initialisation by fan-out changes two things at once: the convolutions where the width grows, and the classifier, whose weights
-# it makes more than twice as large; the run plan has each as a run of its own. Caffe's momentum {cite}`jia2014caffe`, which has
+# it makes more than twice as large. Each has runs of its own: the classifier alone costs most of it, and of the convolutions
+# alone these runs show no cost in test error. Caffe's momentum {cite}`jia2014caffe`, which has
 # the learning rate inside, and batch normalisation over the 64 images of one GPU make no difference that these runs could show.
 #
 # ## Verdicts
@@ -681,6 +682,9 @@ if (scale, depths, seeds) == ("demo", (20, 32, 44, 56, 110), (0, 1, 2)):
     seen = {key: comparison.interval([p[1] for p in ps]) for key, ps in prices.items()}
     clear = [what for (_, what), (_, a, b) in seen.items() if a > 0 or b < 0]
     assert all("fan-out" in what for what in clear)
+    assert [what for what in clear if "alone" in what] == [IN_WORDS["init=fan_out_fc"]]
+    half = np.mean(prices["ResNet-20", IN_WORDS["init=fan_out_fc"]], axis=0)
+    assert (half > np.mean(prices["ResNet-20", IN_WORDS["init=fan_out"]], axis=0) / 2).all()
     plain_nets = logs.index.str.startswith("plain")
     assert (logs[~plain_nets].abs() < rules.HEALTHY).all(axis=None)
     assert set(own) == {("plain", 20), ("residual", 20)}  # else: mend the words
