@@ -38,7 +38,7 @@ class State:
     seconds: float = 0.0  # in all
     step_seconds: float = 0.0  # in training steps
     start: str = ""
-    photographs: dict = field(default_factory=dict)  # how many, of how many classes, and read by which backend
+    photographs: dict = field(default_factory=dict)  # which, and read by which backend
     threads: int = 0
     beside: int = 1  # runs that shared the device, this one included; the most
     machines: list[dict] = field(default_factory=list)  # machine.environment of each stretch, and the "step" it began at

@@ -6,8 +6,8 @@ shortcut=None)` is a plain net; `recipe.at("pocket")` is the same recipe at a sm
 
 import hashlib
 import json
-import math
 import reprlib
+import sys
 from dataclasses import asdict, dataclass, fields, replace
 from types import UnionType
 from typing import get_args
@@ -116,7 +116,7 @@ class Recipe:
 
     def at(self, scale: str) -> "Recipe":
         """The same recipe at another scale. Raises ValueError for a scale that its data do not have."""
-        scales = ("paper", "extension") if self.data == "imagenet" else SCALES
+        scales = ("paper", "extension") if self.data == "imagenet" else tuple(SCALES)
         if scale not in scales:
             raise ValueError(f"scale {scale!r} is unknown for {self.data}: use one of {', '.join(map(repr, scales))}.")
         if self.data == "imagenet":
@@ -167,8 +167,10 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict) -> "Recipe":
-        """A recipe from `as_dict()`'s form (JSON has lists where a recipe has tuples)."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        """A recipe from `as_dict()`'s form. ValueError for a field that recipes do not have."""
+        if strange := sorted(set(values) - {f.name for f in fields(cls)}):
+            raise ValueError(f"a recipe has no field {strange[0]!r}.")
+        return cls(**values)
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -191,7 +193,7 @@ KINDS = {
     str: (lambda value: isinstance(value, str), "a word"),
     bool: (lambda value: type(value) is bool, "true or false"),
     int: (lambda value: type(value) is int, "a whole number"),
-    float: (lambda value: type(value) in (int, float) and math.isfinite(value), "a number"),
+    float: (lambda value: type(value) in (int, float) and abs(value) <= sys.float_info.max, "a number"),
     tuple[int, ...]: (whole_numbers, "whole numbers, as [3, 4]"),
     tuple[int, int]: (lambda value: whole_numbers(value) and len(value) == 2, "two whole numbers, as [3, 4]"),
     type(None): (lambda value: value is None, "null"),

@@ -101,7 +101,7 @@ class Trainer:
             self.state = load_checkpoint(self.checkpoint, self.net, self.optimizer)
             torch.set_num_threads(self.state.threads)
         if photographs:
-            here = {"backend": self.backend} | {name: self.data[name] for name in ("train", "test", "classes")}
+            here = {"backend": self.backend} | data.photographs.identity(self.data, self.backend)
             if self.state.photographs not in ({}, here):
                 raise ValueError(f"{self.checkpoint} is of a run on {self.state.photographs}, and here are {here}: give the "
                                  "same photographs and backend, or delete it to start the run anew.")  # fmt: skip

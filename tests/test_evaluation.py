@@ -22,6 +22,14 @@ def net():
     return net.eval()
 
 
+def test_batches_are_pairs_of_tensors_or_arrays(net):
+    images, labels = torch.randn(2, 3, 64, 64), torch.tensor([0, 1])
+    assert reslib.evaluate(net, [(images.numpy(), labels.numpy())]) == reslib.evaluate(net, [[images, labels]])
+    for wrong in ((images, labels), [{"images": images}]):
+        with pytest.raises(ValueError, match="a batch is a pair"):
+            reslib.evaluate(net, wrong)
+
+
 def test_ten_crops_of_a_known_image():
     """Each pixel says where it comes from; torchvision, which mirrors first, has the same ten."""
     from torchvision.transforms.v2.functional import ten_crop

@@ -45,6 +45,8 @@ def test_scales_and_back():
 def test_a_recipe_survives_json():
     recipe = replace(CIFAR, depth=110, warmup_lr=0.01, seed=7).at("night")
     assert Recipe.from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
+    with pytest.raises(ValueError, match="a recipe has no field 'colour_jitter'"):
+        Recipe.from_dict({"colour_jitter": 1})
 
 
 def test_frozen():
@@ -67,6 +69,7 @@ def test_frozen():
         (dict(data="imagenet", depth=20), "Table 1"),
         (dict(lr="abc"), "lr is 'abc': it must be a number"),
         (dict(lr=float("nan")), "lr is nan"),
+        (dict(lr=10**400), "it must be a number"),
         (dict(warmup_lr="slow"), "warmup_lr is 'slow': it must be a number or null"),
         (dict(warmup_until=None), "warmup_until is None"),
         (dict(warmup_until=70), "warmup_until is 70: without warmup_lr there is no warm-up"),
@@ -97,6 +100,8 @@ def test_wrong_recipes_are_refused(changes, says):
 def test_unknown_scales_are_refused():
     with pytest.raises(ValueError, match="scale 'huge' is unknown for cifar10: use one of 'demo', 'pocket', 'night', 'paper'"):
         CIFAR.at("huge")
+    with pytest.raises(ValueError, match="is unknown for cifar10"):
+        CIFAR.at(["pocket"])
     with pytest.raises(ValueError, match="unknown for imagenet: use one of .paper., .extension."):
         IMAGENET.at("pocket")
 

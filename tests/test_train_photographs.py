@@ -132,6 +132,11 @@ def test_the_rate_falls_where_the_validation_error_stops_falling(tree, tmp_path,
     next((tree / "train" / "0 épagneul").iterdir()).rename(tree / "train" / "1 épagneul" / "relabelled.jpg")
     with pytest.raises(ValueError, match="is of a run on other photographs"):  # ... but is not the result of others
         again(data_dir=tree)
+    begun = replace(recipe, seed=1)
+    stopped(begun, 2, monkeypatch, data_dir=tree, out_dir=tmp_path)
+    next((tree / "val" / "0 épagneul").iterdir()).rename(tree / "val" / "0 épagneul" / "another.jpg")
+    with pytest.raises(ValueError, match="is of a run on .* give the same photographs"):
+        reslib.train(begun, data_dir=tree, out_dir=tmp_path, device="cpu")
 
 
 @pytest.mark.parametrize(("patience", "threshold"), [(0, 0.0), (2, 0.1), (5, 1.0)])

@@ -198,14 +198,18 @@ def contents(recipe: Recipe, backend: str, data_dir) -> dict:
     return {"name": f"imagenet-{recipe.size}px", "sha256": sha256, **counts}
 
 
+def identity(contents: dict, backend: str) -> dict:
+    """What of `contents` tells photographs from others; not the sha256 of .beton files, which may change when made again."""
+    return {name: contents[name] for name in ("train", "test", "classes") + ("sha256",) * (backend == "torch")}
+
+
 def check_same(path: Path, record, data_dir) -> None:
     """Raises ValueError where a record is of a run on other photographs than lie here, if any do."""
     try:
         here = contents(record.recipe, record.backend, data_dir)
     except (OSError, ImportError, ValueError):  # a record can be read without them
         return
-    names = ["train", "test", "classes"] + ["sha256"] * (record.backend == "torch")  # a .beton made again may have another
-    if any(here[name] != record.data[name] for name in names):
+    if identity(here, record.backend) != identity(record.data, record.backend):
         raise ValueError(f"{path} is of a run on other photographs than those of {folder_of(data_dir)}: choose another folder "
                          "for records, or start anew.")  # fmt: skip
 

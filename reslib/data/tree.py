@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..files import say, words
@@ -70,7 +70,7 @@ def tree(folder: str | Path, part: str) -> Tree:
     digest, names, labels, left_out = hashlib.sha256(json.dumps(classes).encode()), [], [], []
     for name in found:
         files = sorted((f for f in os.scandir(top / name) if not f.name.startswith(".")), key=lambda f: f.name)
-        used = {f.name: f for f in files if f.name.lower().endswith(SUFFIXES) and not f.is_dir()}
+        used = {f.name: f for f in files if f.name.lower().endswith(SUFFIXES) and (f.is_file() or not os.path.exists(f))}
         left_out += [f"{name}/{f.name}" for f in files if f.name not in used]
         left_out += [] if used else [f"{name}/ (a class without photographs)"]
         for file in used.values():
@@ -178,7 +178,8 @@ def read(path: Path) -> tuple[np.ndarray, str, bytes]:
                 return np.repeat(np.rint(grey / 257).astype(np.uint8)[:, :, None], 3, 2), kind, data
             return np.array(image.convert("RGB")), kind, data
     except Exception as error:  # PIL raises many kinds for broken files
-        raise ValueError(f"{path} cannot be decoded ({error}): mend or remove it.") from None
+        why = "it is no image" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"{path} cannot be decoded ({why}): mend or remove it.") from None
 
 
 def decoded(path: Path) -> Tensor:
