@@ -5,6 +5,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -280,22 +281,24 @@ def test_a_disk_that_cannot_be_written_to(cifar, tmp_path, capsys):
         batches(POCKET, n=2, data_dir=tmp_path, backend="ffcv")
 
 
+KERNELS = []  # kept: numba may complain where a compiled function is dropped
+
+
 def test_without_a_place_for_its_cache_numba_compiles_all_the_same(monkeypatch):
     caching = pytest.importorskip("numba.core.caching")
-    monkeypatch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
     pixels = np.full((1, 2, 2, 3), 255, np.uint8)
     none, mean = np.zeros(1, np.uint8), np.zeros((2, 2, 3), np.float32)
-    cifar_module.kernel.cache_clear()
-    assert cifar_module.cropped(pixels, np.zeros(1, np.int64), none, none, none, mean, 0).mean() == 1
-    monkeypatch.undo()
 
     def cut(*_):  # as a crash leaves it
         raise EOFError("Ran out of input")
 
-    monkeypatch.setattr(caching.IndexDataCacheFile, "_load_index", cut)
-    cifar_module.kernel.cache_clear()
-    assert cifar_module.cropped(pixels, np.zeros(1, np.int64), none, none, none, mean, 0).mean() == 1
-    cifar_module.kernel.cache_clear()
+    for broken, name, by in ((caching.CompileResultCacheImpl, "_locator_classes", []),
+                             (caching.IndexDataCacheFile, "_load_index", cut)):  # fmt: skip
+        KERNELS.append(cache(cifar_module.kernel.__wrapped__))
+        with monkeypatch.context() as patched:
+            patched.setattr(cifar_module, "kernel", KERNELS[-1])
+            patched.setattr(broken, name, by)
+            assert cifar_module.cropped(pixels, np.zeros(1, np.int64), none, none, none, mean, 0).mean() == 1
 
 
 def test_more_images_in_a_batch_than_there_are():
