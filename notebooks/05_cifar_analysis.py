@@ -532,6 +532,7 @@ ratios = {
 }
 ratios = pd.DataFrame(ratios).T.rename_axis(["net", "seed"])
 logs = ratios.groupby("net", sort=False).mean()
+logs = logs.dropna(axis="columns")  # some runs were probed at more steps
 logs.map(lambda value: comparison.minus(f"{value:.1f}"))
 
 # %% [markdown]
