@@ -81,8 +81,9 @@ def renamed(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except OSError as error:  # a full disk's names no file
-        error.filename = error.filename or str(path)
+    except OSError as error:
+        if error.errno:  # a full disk's error names no file
+            error.filename = error.filename or str(path)
         raise
     finally:
         part.unlink(missing_ok=True)

@@ -275,12 +275,13 @@ def test_full_disk(tmp_path, limit):
 @needs_ffcv
 def test_a_killed_process_while_photographs_are_read_is_an_error(tmp_path):
     top = noise_tree(tmp_path / "tree")
-    (top / "train" / "cat" / "0.JPEG").unlink()
-    os.mkfifo(top / "train" / "cat" / "0.JPEG")  # a worker that opens it waits for ever
-
-    threading.Thread(target=kill_one_of_two, args=(1,), daemon=True).start()
-    with pytest.raises(OSError, match=r"killed, or out of memory, near .*/cat/0\.JPEG"):
+    for i in range(3_000):  # many seconds of work
+        os.link(top / "train" / "cat" / "0.JPEG", top / "train" / "cat" / f"again-{i}.JPEG")
+    killing = threading.Thread(target=kill_one_of_two, args=(1,), daemon=True)
+    killing.start()
+    with pytest.raises(OSError, match=r"killed, or out of memory, near .*\.JPEG"):
         convert.convert(top, tmp_path / "out", "train", "raw", 480, jobs=1)
+    killing.join()
     assert not (tmp_path / "out").exists()
 
 

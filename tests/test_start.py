@@ -89,4 +89,4 @@ def test_the_verdict_follows_from_the_file(root):
 
 def test_a_place_that_cannot_be_written_to_is_said_before_the_work(reslib_main):
     found = reslib_main("start", "--write", __file__)
-    assert found.returncode and "is a file" in " ".join(found.stderr.split())
+    assert found.returncode and "is a file" in " ".join(found.stderr.replace("│", " ").split())
