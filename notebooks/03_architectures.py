@@ -657,8 +657,7 @@ say(claims.table(verdicts, "paper", "ours"))
 #
 # - **Accuracy.** Whether these nets are as good as the paper says (C9, and the other half of C19) takes training.
 # - **How the paper counted.** A rule that gives all of its numbers was found by trying. That is no proof that it was the authors'.
-# - **Time on a GPU and peak memory** of these nets. What autograd keeps is a lower bound of the latter.
-# - **How much of its receptive field** a trained unit uses.
+# - **Time on a GPU, peak memory** (what autograd keeps is a lower bound), and how much of its field a trained unit uses.
 #
 # ## Exercises
 #
