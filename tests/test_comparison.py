@@ -62,6 +62,16 @@ def test_power_is_what_simulation_finds():
     assert part.power(part.needed()) >= POWER > part.power(part.needed() - 1)
 
 
+@pytest.mark.parametrize(("compare", "n", "spread"), [("paired", 3, 0.4), ("paired", 5, 0.4), ("welch", 5, 0.3)])
+def test_power_of_an_equivalence_is_what_simulation_finds(compare, n, spread):
+    """Also where it is small, and the two one-sided tests often fail together."""
+    one, two = RNG.normal(0, spread, (2, 20_000, n))
+    tests = stats.ttest_1samp(one, 0, axis=1) if compare == "paired" else stats.ttest_ind(one, two, axis=1, equal_var=False)
+    low, high = tests.confidence_interval(0.90)
+    part = Part("x", (), (), threshold=0.5, side=0, compare=compare)
+    assert part.power(n, spread) == pytest.approx(((low > -0.5) & (high < 0.5)).mean(), abs=0.04)
+
+
 def simulated(difference, n=5, spread=0.3, parts=1, trials=300, **options):
     """Shares of verdicts (claim holds, contradicted, else) where the true difference in each part is this."""
     found = []

@@ -144,9 +144,12 @@ class Part:
                 return float(self.n >= 2)
             spread = self.spread
         test, n = TTestIndPower() if self.two_samples else TTestPower(), n or self.n
-        if self.side == 0:
-            one = test.power(self.threshold / spread, n, 2 * ALPHA, alternative="larger")
-            return max(0.0, 2 * float(one) - 1)
+        if self.side == 0:  # both tests at 5 % at once
+            sides = 1 + self.two_samples
+            freedom, error = sides * (n - 1), spread * math.sqrt(sides / n)
+            seen = np.sqrt(stats.chi2.ppf(np.arange(0.5, 1_000) / 1_000, freedom) / freedom)  # spreads that n runs may show
+            room = self.threshold / error - stats.t.ppf(1 - 2 * ALPHA, freedom) * seen  # for the mean, either way
+            return float(np.clip(2 * stats.norm.cdf(room) - 1, 0, None).mean())
         return float(test.power(self.effect / spread, n, ALPHA, alternative="larger"))
 
     def needed(self, spread: float | None = None, power: float = POWER) -> int:
