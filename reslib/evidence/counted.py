@@ -100,9 +100,9 @@ def c20(p: dict) -> Counted:
 
 
 def c21(p: dict) -> Counted:
-    """The half of the claim that is an identity: in every recorded run of a plain net, the net extended to 56 layers by
-    identities has the training error of the trained one, within 0.01 points. (That training from scratch ends above it is
-    judged by rule.)
+    """The half of the claim that is an identity: in every recorded run of a plain net of fewer than 56 layers, the net extended
+    to 56 by identities has the training error of the trained one, within 0.01 points. (That training from scratch ends above it
+    is judged by rule.)
     """
     found = [(r.final["train_error"], r.final["identity_extension"]) for r in load() if "identity_extension" in r.final]
     equal = sum(abs(error - extended["train_error"]) <= 0.01 for error, extended in found)

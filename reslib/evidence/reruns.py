@@ -23,10 +23,11 @@ from .comparison import interval
 from .reported import claim_of, paper
 
 FEWEST, SHARE = 3, 2 / 3
-RULE = """An author counts once. *Agrees*: at least two thirds of the authors have the claim's sign, and the 95 % t interval of
-the mean over authors, far recipes left out, lies on the claim's side. *Disagrees*: that interval lies on the other side. *Too
-few*: fewer than three authors, or those that there are do not decide. A claim with parts agrees where all parts do, and
-disagrees where one does; "k of m sources", which counts authors, those of far recipes too, is said of its weakest part."""
+RULE = """An author counts once: by the recipe closest to the paper's, and of that by final errors where there are. *Agrees*: at
+least two thirds of the authors have the claim's sign, and the 95 % t interval of the mean over authors, far recipes left out,
+lies on the claim's side. *Disagrees*: that interval lies on the other side. *Too few*: fewer than three authors, far recipes
+left out, or those that there are do not decide. A claim with parts agrees where all parts do, and disagrees where one does; "k
+of m sources", which counts authors, those of far recipes too, is said of its weakest part."""
 
 RECIPES = ("paper", "near", "unknown", "far")  # the paper's own; small departures; not stated; what only tells an order
 REPORTS = ("final", "unclear", "best")  # the last iteration; not said which; the best of all test errors

@@ -30,7 +30,7 @@ def c6(runs: Runs) -> list[Part]:
 
 def c7a(runs: Runs) -> list[Part]:
     """On other photographs: plain-18 needs more iterations than ResNet-18 to a running training error of 50 %; log2 of the
-    ratio, Welch, is above 0."""
+    ratio, Welch, is above 0. (Margin: 0.1.)"""
     return [log_steps(runs, REACHED, photographs(18, None), photographs(18))]
 
 
