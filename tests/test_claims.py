@@ -86,6 +86,24 @@ def test_short_training_is_never_more_than_a_direction():
         assert found <= {"same direction", "opposite direction", "unclear", "incomplete", "shown, not judged"}
 
 
+def test_only_what_is_said_is_counted():
+    """A direction that is unclear says nothing, and one at a scale that failed its gate is no verdict of that scale."""
+    rows = verdicts(pd.concat([fake_runs(FAILED, "night"), fake_runs(FOUR | {(20, None): (50, 90, 70)})]))
+    assert rows.verdict[rows.claim == "C1"].tolist() == ["same direction", "unclear"]
+    count = claims.decided(rows)
+    said = set(rows.claim[(rows.scale == "pocket") & rows.verdict.str.endswith("direction")].str.rstrip("abc"))
+    assert count["night"] == 0 and count["pocket"] == len(said) and "C1" not in said
+
+
+def test_a_rule_names_its_margins_and_effects():
+    for scale in ("paper", "extension"):
+        runs = comparison.Runs(scale, fake_runs(FOUR))
+        for rule in claims.rules_at(scale).values():
+            for part in (part for part in rule(runs) if part.judged):
+                named = [part.margin] * (part.margin != comparison.SLACK) + [part.effect] * (part.effect != 1)
+                assert all(f"{value:g}" in rule.__doc__ for value in named), (rule.__name__, part.what)
+
+
 def test_nothing_is_decided_before_all_planned_runs_are_in():
     two = fake_runs({net: errors[:2] for net, errors in FOUR.items()}, "night")
     rows = verdicts(two)

@@ -38,6 +38,12 @@ def test_the_rule(slopes, verdict):
     assert row["verdict"] == f"{verdict} at initialisation" and row["n"] == 10 and row["claim"] == "C22"
 
 
+def test_missing_draws_or_depths_leave_it_incomplete():
+    frame = made_up(backward=0.06)
+    for some in (frame[frame.seed < start.SEEDS[-1]], frame[frame.depth < 110]):
+        assert start.judge(some)["verdict"] == "incomplete"
+
+
 def test_no_file_no_evidence(tmp_path, monkeypatch):
     monkeypatch.setenv("RESLIB_RECORDS", str(tmp_path))
     assert start.table().empty and start.judge()["verdict"] == "no evidence"

@@ -144,8 +144,12 @@ def paragraph(rule: str, scale: str, runs: pd.DataFrame) -> str:
 
 
 def decided(rows: pd.DataFrame) -> dict[str, int]:
-    """How many claims the evidence of each scale has decided. rows: `verdicts`."""
-    rows = rows[~rows.verdict.str.startswith(("incomplete", "too few", "shown"))]
+    """Of how many claims the evidence of each scale says something: a verdict, or a direction where its kind says no more.
+
+    rows: `verdicts`. A direction at a scale that could judge is none of its verdicts.
+    """
+    silent = rows.verdict.str.startswith(("incomplete", "too few", "shown", "unclear"))
+    rows = rows[~silent & ~(rows.scale.isin(("paper", "night")) & rows.verdict.isin(WORDS["direction"]))]
     count = rows.claim.map(lambda rule: claim_of(rule).id).groupby(rows.scale).nunique()
     return {scale: int(count.get(scale, 0)) for scale in KINDS}
 

@@ -115,14 +115,16 @@ def judge(frame: pd.DataFrame | None = None) -> dict:
     weights, two one-sided t tests at 5 % for each direction and each of five depths).
 
     Supported if all ten parts hold; contradicted if one lies beyond the margin, by one-sided tests at 2.5 % with Holm's
-    correction over the ten; else undecided. The forward parts can hardly fail: BN sets each response's standard deviation.
-    When this was written, recorded runs at 16x16 and pilot draws had shown that the gradient of plain nets grows backward.
+    correction over the ten; else undecided; incomplete where a depth or a draw is missing. The forward parts can hardly fail:
+    BN sets each response's standard deviation. When this was written, recorded runs at 16x16 and pilot draws had shown that the
+    gradient of plain nets grows backward.
     """
     judged = parts(table() if frame is None else frame)
     if not judged:
         return {"scale": "start", "claim": "C22", "ours": "", "n": 0, "verdict": "no evidence"}
+    n = min(part.n for part in judged)
+    whole = len(judged) == 2 * len(DEPTHS) and n == len(SEEDS)
     rounded = ((part.what, *(round(x, 3) + 0.0 for x in (part.estimate, *part.interval()))) for part in judged)
     told = "; ".join("{} {:.3f} [{:.3f}, {:.3f}]".format(*part) for part in rounded)
-    word = ("supported", "contradicted", "undecided")[decide(judged)[0]]
-    return {"scale": "start", "claim": "C22", "ours": minus(f"decades a layer, {told}"), "n": min(part.n for part in judged),
-            "verdict": f"{word} at initialisation"}  # fmt: skip
+    word = f"{('supported', 'contradicted', 'undecided')[decide(judged)[0]]} at initialisation" if whole else "incomplete"
+    return {"scale": "start", "claim": "C22", "ours": minus(f"decades a layer, {told}"), "n": n, "verdict": word}
