@@ -17,7 +17,8 @@
 # %% [markdown]
 # # Public reruns
 #
-# > **Section 4.2 of the paper; Fig. 1, Fig. 6, Fig. 7 and Table 6, at the paper's scale.** Claims: C1, C5, C6, C13, C15, C16, C19.
+# > **Section 4.2 of the paper; Fig. 1, Fig. 6, Fig. 7 and Table 6, at the paper's scale; Tables 3 and 4 in part.** Claims: C1, C5,
+# > C6, C9, C13, C15, C16, C19.
 # >
 # > **The paper says:** a deeper plain net fits its own training set worse, shortcuts reverse this, and the gain lasts to 110
 # > layers; ResNet-1202 overfits.
@@ -44,6 +45,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.meta_analysis import combine_effects
 
+from reslib import record
 from reslib.evidence import chapter, claims, figures, parameters, plots
 from reslib.evidence import reruns as public
 from reslib.evidence.comparison import interval, pooled, prediction
@@ -60,13 +62,15 @@ say, paper = chapter.say, claims.paper()
 plots.style()
 
 # %% tags=["hide-input"]
-runs = everything[everything.dataset == "CIFAR-10"]
-runs = runs[(recipe == "all") | (runs.recipe == recipe)]
+chosen = everything[everything.author != leave_out]
+chosen = chosen[(recipe == "all") | (chosen.recipe == recipe)]
+runs = chosen[chosen.dataset == public.CIFAR]
 runs = runs[(train_set == "all") | (runs.train_set == train_set)]
-runs = runs[runs.author != leave_out]
+imagenet = chosen[chosen.dataset == public.IMAGENET]
+both = pd.concat([runs, imagenet])
 whole = (recipe, train_set, leave_out) == ("all", "all", "none")
 final = public.levels(runs)  # final test errors, one row an author, net and depth
-found = {claim: public.effects(claim, runs) for claim in public.CLAIMS}
+found = {claim: public.effects(claim, both) for claim in public.CLAIMS}
 gaps = {}  # by claim and comparison
 for claim, frame in found.items():
     parts = frame.groupby("comparison", sort=False)
@@ -124,7 +128,7 @@ _ = figures.forest({"plain": plain_gap, "resnet": gap}, in_paper, ax)
 # recipes left out; "k of m" counts the signs of all. {numref}`fig-reruns-strips` draws the same.
 
 # %% tags=["hide-input"]
-verdicts = pd.DataFrame([public.judge(claim, runs) for claim in public.CLAIMS])
+verdicts = pd.DataFrame([public.judge(claim, both) for claim in public.CLAIMS])
 verdict = verdicts.set_index("claim").verdict.str.split(" (", regex=False).str[0]
 answer = verdict.map({"agrees": "Yes", "disagrees": "No", "too few": "Undecided"})
 say(verdicts[["claim", "paper", "ours", "verdict"]].to_markdown(index=False))
@@ -146,8 +150,21 @@ _ = figures.strips(STRIPS, ax)
 #
 # What counts as a source, and when do sources agree? A source is a repository, an issue or a paper with a number that can be
 # looked up again: `reslib/evidence/reruns.csv` has its commit, its file and line, and where it departs from the paper. They were
-# collected in 2026 from public repositories, issues and papers' tables. No protocol of the search was kept, so sources
-# will be missing, and this is no systematic review. By recipe, by what is reported and by training set there are:
+# collected in 2026, by two searches. Of the first no protocol was kept. The second had one, committed before it:
+# `notebooks/records/reruns/search.md` says where it looked, for what, and what it takes in or leaves out, and `screened.csv`
+# beside it lists what was looked at, how it was found, and the reason.
+
+# %% tags=["hide-input"]
+screened = pd.read_csv(record.folder() / "reruns" / "screened.csv")
+say(
+    f"The list has {len(screened)} entries, of which "
+    f"{screened.decision.eq('included').sum()} were taken in. An index of public code "
+    "does not hold all of it, so sources will be missing still, and this is no "
+    "systematic review."
+)
+
+# %% [markdown]
+# On CIFAR-10 there are, by recipe, by what is reported and by training set:
 
 # %% tags=["hide-input"]
 usable = runs[runs.report.ne("") & runs.in_meta.ne("no") & runs.recipe.ne("")]
@@ -203,33 +220,11 @@ if len(plain_fit):
     )
 
 # %% [markdown]
-# {numref}`fig-reruns-curves` shows how it happens, from logs that sources published. Both plain nets train; the deeper one is
-# slower throughout and stays above after both cuts of the learning rate. This is the picture of the paper's Fig. 1 and Fig. 6. It
-# differs from our short training, where plain-56 often does not start at all. {numref}`tab-reruns-training` has the last errors.
-# One of these sources (wooyeolBaek) clipped the gradients of plain-56, by its configuration; `leave_out` takes it out.
-
-# %% mystnb={"figure": {"caption": "Fig. 6 of the paper, from public logs: the plain nets (left) end the higher the deeper they are, the residual nets (right) the lower. Top: training error. Bottom: error on the test set, or on 5,000 validation images where a source logs only these. Thin lines are sources with the paper's recipe or near it, bold lines their mean; averaged over 1,000 iterations. Training errors are measured in different ways, so compare their order, not their level.", "name": "fig-reruns-curves"}, "image": {"alt": "Four panels of error over iterations. Left, plain nets: plain-56 lies above plain-20 throughout and ends near 12 % test error, plain-20 near 9 %. Right, residual nets end lower the deeper they are, from 8 to below 7 %. All fall sharply at 32,000 and 48,000 iterations."}} tags=["hide-input"]
-recipes = everything.drop_duplicates("source").set_index("source").recipe
-logged = public.curves()
-logged = logged[logged.source.isin(runs.source) & (logged.source.map(recipes) != "far")]
-logged = logged[logged.net.isin(("plain", "resnet")) & logged.depth.isin((20, 56, 110))]
-logged = logged[logged.iteration < 64_000].assign(
-    heldout=logged.test_error.fillna(logged.val_error),
-    step=(logged.iteration // 1000 + 0.5) * 1000,
-    shortcut=logged.net.map({"plain": "none", "resnet": "A"}),
-    seed=logged.source + " " + logged.run.astype(str),
-)
-keys = ["shortcut", "depth", "seed", "step"]
-logged = logged.groupby(keys, as_index=False)[["train_error", "heldout"]].mean()
-figure, axes = plt.subplots(2, 2, sharex=True, sharey=True, figsize=(8, 6))
-LABELS = {"train_error": "training", "heldout": "test or validation"}
-for row, (column, label) in zip(axes, LABELS.items(), strict=True):
-    for ax, kind in zip(row, ("none", "A"), strict=True):
-        part = logged[(logged.shortcut == kind) & logged[column].notna()]
-        if len(part):
-            plots.learning_curve(part, column, ax)
-        ax.set(ylabel=f"{label} error (%)", ylim=(0, 25))
-        ax.label_outer()
+# [CIFAR-10 and analysis](05_cifar_analysis.ipynb) shows how it happens, from logs that sources published. Both plain nets train;
+# the deeper one is slower throughout and stays above after both cuts of the learning rate. This is the picture of the paper's
+# Fig. 1 and Fig. 6. It differs from our short training, where plain-56 often does not start at all. {numref}`tab-reruns-training`
+# has the last errors. One of these sources (wooyeolBaek) clipped the gradients of plain-56, by its configuration; `leave_out`
+# takes it out.
 
 # %% mystnb={"figure": {"caption": "Training error at the end (%), by author: it rises with the depth of plain nets and falls with the depth of residual nets, in nearly every line. The errors are defined differently (running or evaluated, on augmented images or not): read along a line, not down a column.", "name": "tab-reruns-training"}} tags=["hide-input"]
 trained = runs[runs.train_error.notna() & ~runs.in_meta.isin(("no", "best"))]
@@ -314,6 +309,29 @@ print(f"spread over seeds {spread:.2f} points ({len(seeds)} nets)")
 # about 110 layers rests on all of them together, and the paper's own step from 56 to 110 layers could not show it. How many seeds
 # one person would need is told in [How much does one run tell?](08_one_run.ipynb).
 #
+# ## Do bottleneck nets gain from depth on ImageNet?
+#
+# **C9.** Are ResNet-50, -101 and -152 more accurate than ResNet-34? {numref}`tab-reruns-imagenet` has the sources that trained
+# it and deeper nets by one recipe. No recipe is the paper's: nearly all crops have a random size and shape.
+
+# %% tags=["hide-input"]
+WHAT = "C9: ResNet-{} − ResNet-34, ImageNet top-1 error"
+deeper = {d: gaps.get(WHAT.format(d), NONE) for d in (50, 101, 152)}
+base, *others = (paper[f"table3.resnet{d}.top1_error"] for d in ("34B", *deeper))
+parts = [
+    f"ResNet-{d} minus ResNet-34 is {told(sized(part))} points ({agree(part)} authors "
+    f"agree; the paper, with ten crops: {minus(f'{other - base:.1f}')})"
+    for (d, part), other in zip(deeper.items(), others, strict=True)
+]
+if all(map(len, deeper.values())):
+    say(f"{answer['C9']}. In top-1 error of one crop, {'; '.join(parts)}.")
+
+# %% mystnb={"figure": {"caption": "Top-1 error (%) of one centre crop on ImageNet's validation images, by author: it falls with depth in every line. An author with two sources has their mean. A far recipe smooths labels, mixes images, or averages weights: its sign counts and its size does not.", "name": "tab-reruns-imagenet"}} tags=["hide-input"]
+compared = imagenet[imagenet.author.isin(found["C9"].author)]
+compared = compared[compared.in_meta.ne("no")]
+by_net(compared, "test_error") if len(compared) else None
+
+# %% [markdown]
 # ## Table 6: was the paper lucky?
 #
 # Where do the paper's single runs lie among the reruns of its own recipe? {numref}`tab-reruns-table6` gives the rank of each
@@ -408,15 +426,15 @@ table[["author"]].assign(difference=effects)
 # How much lower is the best test error of a run than its last one? It is chosen on the test set, so it flatters.
 
 # %% tags=["hide-input"]
-both = runs[runs.in_meta.isin(("yes", "best")) & runs.report.isin(("final", "best"))]
+pairs = runs[runs.in_meta.isin(("yes", "best")) & runs.report.isin(("final", "best"))]
 keys = ["author", "source", "net", "depth", "shortcut"]
-both = both.pivot_table(index=keys, columns="report", values="test_error")
-both = both.reindex(columns=["final", "best"]).dropna()
-price = (both.final - both.best).groupby("author").mean()
+pairs = pairs.pivot_table(index=keys, columns="report", values="test_error")
+pairs = pairs.reindex(columns=["final", "best"]).dropna()
+price = (pairs.final - pairs.best).groupby("author").mean()
 if len(price):
     say(
         f"By {told(price.to_numpy())} points, over {len(price)} authors who publish "
-        f"both ({len(both)} nets); at most by {(both.final - both.best).max():.2f}."
+        f"both ({len(pairs)} nets); at most by {(pairs.final - pairs.best).max():.2f}."
     )
 
 # %% [markdown]
@@ -531,18 +549,21 @@ pd.DataFrame(lines, index=columns).T
 # ## Does one source carry a verdict?
 #
 # Would any verdict change if one author were left out? None would. Each is judged again without each author in turn; the
-# parameter `leave_out` does the same for this whole page.
+# parameter `leave_out` does the same for this whole page. The last column has the verdicts before the second search.
 
 # %% tags=["hide-input"]
 carried = {}
 for claim, word in verdict.items():
     for author in sorted(set(found[claim].author)):
-        without = public.judge(claim, runs[runs.author != author])["verdict"]
+        without = public.judge(claim, both[both.author != author])["verdict"]
         if not without.startswith(word):
             carried.setdefault(claim, []).append(author)
 table = verdicts[["claim", "verdict"]].set_index("claim")
 without = [", ".join(carried.get(claim, ["no one author"])) for claim in table.index]
 table["changes without"] = without
+first = both[both.search == "1"]
+first = [public.judge(claim, first)["verdict"] for claim in table.index]
+table["by the first search alone"] = first
 say(table.to_markdown())
 
 # %% [markdown]
@@ -557,7 +578,8 @@ def joined(values, by=", "):
 
 
 rows = []
-for (source, url), part in usable.groupby(["source", "url"], sort=False):
+named = pd.concat([usable, compared]).groupby(["source", "url"], sort=False)
+for (source, url), part in named:
     nets = part[["net", "depth"]].astype({"depth": int}).itertuples(index=False)
     nets = joined(public.name(*net) for net in nets)
     departures = joined("; ".join(part.departures).split("; "), by="; ")
@@ -575,9 +597,10 @@ say("Read and not counted: " + "; ".join(left_out.source + " (" + why + ")") + "
 
 # %% tags=["hide-cell"]
 if whole:  # the fixed words of this page hold for the whole table
-    others = ["C1", "C5", "C6", "C13", "C19"]
+    others = ["C1", "C5", "C6", "C9", "C13", "C19"]
     assert (verdict[others] == "agrees").all() and verdict["C16"] == "too few"
-    assert all(t.agrees.all() for t in (plain_fit, plain_gap, fit)) and not carried
+    alike = plain_fit, plain_gap, fit, *deeper.values()
+    assert all(t.agrees.all() for t in alike) and not carried
     [odd] = gap[~gap.agrees].itertuples()
     assert odd.recipe == "far" and abs(last_gain.effect.mean()) < 2 * spread
     own = [share[depth, "the paper's recipe"] for depth in printed]
@@ -599,8 +622,7 @@ if whole:  # the fixed words of this page hold for the whole table
 #   look like agreement. Lineages are not recorded.
 # - **What is not public.** A rerun that failed has fewer reasons to be published; the table above says how many such it would take.
 # - **Each author's bookkeeping.** Few publish weights. Where they do, errors can be measured again.
-# - **ImageNet.** `reruns.csv` lists residual nets there, most with other augmentation. No plain net of 18 or 34 layers with a
-#   published error was found, so C2 cannot be judged in this way.
+# - **C2.** No plain net of 18 layers with a published error on ImageNet was found, and one of 34.
 # - **plain-110.** Its only error that we found is of a short training. The claim that it ends above 60 % stays with the paper.
 # - **Our own runs** are never mixed in: they are another kind of evidence, with their own rules.
 #

@@ -11,6 +11,7 @@ import pytest
 from reslib.evidence import reruns as public
 from reslib.evidence.comparison import interval, prediction
 from reslib.evidence.reported import paper
+from reslib.record import folder
 
 ROWS = list(csv.DictReader(files("reslib.evidence").joinpath("reruns.csv").read_text(encoding="utf-8").splitlines()))
 
@@ -19,7 +20,8 @@ def made(*results, **columns):
     """Rows as `reruns()` gives them: (author, net, depth, test error)."""
     frame = pd.DataFrame(results, columns=["author", "net", "depth", "test_error"])
     about = dict(recipe="paper", train_set="50k", report="final", seeds=1.0, shown=True, shortcut="", in_meta="yes", url="")
-    return frame.assign(source=frame.author, train_error=frame.test_error / 10, dataset="CIFAR-10", **about | columns)
+    about |= dict(dataset=public.CIFAR)
+    return frame.assign(source=frame.author, train_error=frame.test_error / 10, **about | columns)
 
 
 FIVE = made(*[(author, "resnet", depth, error) for author, gain in zip("abcde", (1.0, 1.2, 1.4, 1.6, 1.8), strict=True)
@@ -36,6 +38,13 @@ def test_every_row_has_a_source_and_a_locator_and_errors_are_percent():
     frame = public.reruns()
     assert len(frame) == len(ROWS) and frame.url.str.startswith("https://").sum() > 0.9 * len(frame)
     assert not frame[["source", "locator", "net", "depth", "shortcut", "stat"]].duplicated().any()
+
+
+def test_the_second_search_lists_what_it_took_in():
+    screened = pd.read_csv(folder() / "reruns" / "screened.csv", keep_default_na=False)
+    assert (screened[["found_by", "decision", "reason"]] != "").all(axis=None)
+    taken = {row["source"] for row in ROWS if row["search"] == "2"}
+    assert taken == set(screened.repository[screened.decision == "included"]) and len(screened) > 5 * len(taken)
 
 
 def test_a_best_test_error_is_never_above_the_final_one_of_the_same_net():
@@ -105,6 +114,17 @@ def test_a_far_recipe_tells_an_order_and_no_size():
     row = public.judge("C5", pd.concat([FIVE, far]))
     assert "−1.40 [−1.79, −1.01] points over 5 authors; 5 of 6" in row["ours"] and row["verdict"] == "agrees (5 of 6 sources)"
     assert public.judge("C5", pd.concat([FIVE[:4], far]))["verdict"] == "too few"  # of the sized, two
+
+
+def test_photographs_are_compared_apart_and_by_one_crop():
+    nets = [(author, "resnet", depth, error) for author in "abc" for depth, error in ((34, 26.0), (50, 24.0), (101, 23.0))]
+    frame = made(*nets, ("a", "resnet", 152, 22.0), dataset=public.IMAGENET)
+    ten = made(("d", "resnet", 34, 25.0), ("d", "resnet", 50, 29.0), dataset="ImageNet (10-crop, top-1)")
+    small = made(("e", "resnet", 34, 7.0), ("e", "resnet", 50, 9.0))
+    found = public.effects("C9", pd.concat([frame, ten, small]))
+    assert found.effect.tolist() == [-2.0] * 3 + [-3.0] * 3 + [-4.0] and set(found.author) == set("abc")
+    assert public.judge("C9", frame)["verdict"] == "too few"  # one author for ResNet-152
+    assert not len(public.levels(frame)) and not len(public.effects("C5", frame))
 
 
 def test_one_part_that_does_not_agree_decides():

@@ -1,4 +1,4 @@
-"""What public reruns of the paper found on CIFAR-10 at its own scale, and what they say of its claims.
+"""What public reruns of the paper found at its own scale, on CIFAR-10 and on ImageNet, and what they say of its claims.
 
 reruns.csv holds a row for each published result, with its source, commit and locator; an author counts once. A claim about two
 nets is judged by their difference *within* a source (same recipe, same training set, same way of reporting), so most of what
@@ -32,6 +32,7 @@ of m sources", which counts authors, those of far recipes too, is said of its we
 RECIPES = ("paper", "near", "unknown", "far")  # the paper's own; small departures; not stated; what only tells an order
 REPORTS = ("final", "unclear", "best")  # the last iteration; not said which; the best of all test errors
 TEST = ("yes", "best", "unclear", "order-only")  # in_meta: whose test errors can be compared within the source
+CIFAR, IMAGENET = "CIFAR-10", "ImageNet (1-crop, top-1)"  # data sets
 NAMES = {"author_cluster": "author", "recipe_class": "recipe", "test_error_percent": "test_error", "seeds_n": "seeds",
          "train_error_percent": "train_error"}  # fmt: skip
 NUMBERS = ["depth", "seeds_n", "test_error_percent", "train_error_percent", "sd"]
@@ -47,11 +48,13 @@ class Comparison:
     second: tuple[str, int] | float
     quantity: str  # "test_error", "train_error" (percent), "response" (standard deviation, the median layer; in percent)
     side: int
+    dataset: str = CIFAR
 
     @property
     def what(self) -> str:
         """In words: "plain-56 − plain-20, training error"."""
         quantity = {"test_error": "test error", "train_error": "training error", "response": "responses"}[self.quantity]
+        quantity = "ImageNet top-1 error" if self.dataset == IMAGENET else quantity
         second = f"Highway's {self.second:.2f}" if isinstance(self.second, float) else name(*self.second)
         return f"{name(*self.first)} − {second}, {quantity}"
 
@@ -66,6 +69,7 @@ COMPARISONS = (
     Comparison("C5", ("resnet", 56), ("resnet", 20), "test_error", -1),
     Comparison("C5", ("resnet", 56), ("resnet", 20), "train_error", -1),
     Comparison("C6", ("plain", 56), ("resnet", 56), "test_error", 1),
+    *(Comparison("C9", ("resnet", depth), ("resnet", 34), "test_error", -1, IMAGENET) for depth in (50, 101, 152)),
     Comparison("C13", ("resnet", 110), ("resnet", 20), "test_error", -1),
     Comparison("C13", ("resnet", 110), ("resnet", 56), "test_error", -1),
     Comparison("C13", ("plain", 56), ("plain", 20), "test_error", 1),
@@ -84,7 +88,7 @@ def _read() -> pd.DataFrame:
     frame[NUMBERS] = frame[NUMBERS].apply(lambda column: pd.to_numeric(column.replace("", np.nan)))
     frame = frame.rename(columns=NAMES).assign(shown=(frame.has_log != "") | (frame.has_weights != ""))
     bad = (frame.source == "") | (frame.locator == "") | (frame.test_error - 50).abs().gt(50)
-    bad |= ~frame.recipe.isin(["", "imagenet", *RECIPES]) | ~frame.report.isin(["", *REPORTS])
+    bad |= ~frame.recipe.isin(["", *RECIPES]) | ~frame.report.isin(["", *REPORTS])
     if bad.any():
         raise ValueError(
             f"reruns.csv, line {bad.idxmax() + 2}: no source or locator, an unknown word, or an error beyond 0 to 100."
@@ -117,9 +121,9 @@ def curves() -> pd.DataFrame:
 
 
 def levels(frame: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Final test errors (percent), one row an author, net and depth: of the recipe closest to the paper's, of no far one."""
+    """Final CIFAR-10 test errors (percent), one an author, net and depth: of the recipe nearest the paper's, no far one."""
     frame = reruns() if frame is None else frame
-    rows = frame[(frame.in_meta == "yes") & (frame.report == "final") & frame.test_error.notna()]
+    rows = frame[(frame.dataset == CIFAR) & (frame.in_meta == "yes") & (frame.report == "final") & frame.test_error.notna()]
     return _first(rows, ["author", "net", "depth"])
 
 
@@ -186,7 +190,7 @@ def _audited(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _effects(comparison: Comparison, frame: pd.DataFrame) -> pd.DataFrame:
-    quantity, (net, depth) = comparison.quantity, comparison.first
+    frame, quantity, (net, depth) = frame[frame.dataset == comparison.dataset], comparison.quantity, comparison.first
     if quantity == "response":
         frame = _audited(frame)
     if isinstance(comparison.second, float):  # a level, not a difference
