@@ -108,7 +108,7 @@ def judged(made):
         known[f"judged:{claim.id}"] = "\n\n".join([
             html(board.forest(claim.id, made, KINDS, SPLIT)),
             html(f'<p class="treated" data-claim="{claim.id.lower()}"></p>' + run_links(made["runs"].get(claim.id, ()))),
-            ":::{dropdown} Its rules, as they were committed",
+            ":::{dropdown} Its rules",
             "\n\n".join(f"{term}\n: " + "\n: ".join(lines) for term, lines in told.items()),
             ":::",
         ])  # fmt: skip

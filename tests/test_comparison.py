@@ -62,6 +62,11 @@ def test_power_is_what_simulation_finds():
     assert part.power(part.needed()) >= POWER > part.power(part.needed() - 1)
 
 
+def test_power_has_no_gaps_for_large_effects():
+    for other, n in (((), 3), ((), 5), (None, 9)):
+        assert all(Part("x", (), other, effect=effect).power(n, 1.0) > 0.99 for effect in np.geomspace(13, 60, 300))
+
+
 @pytest.mark.parametrize(("compare", "n", "spread"), [("paired", 3, 0.4), ("paired", 5, 0.4), ("welch", 5, 0.3)])
 def test_power_of_an_equivalence_is_what_simulation_finds(compare, n, spread):
     """Also where it is small, and the two one-sided tests often fail together."""

@@ -150,7 +150,8 @@ class Part:
             seen = np.sqrt(stats.chi2.ppf(np.arange(0.5, 1_000) / 1_000, freedom) / freedom)  # spreads that n runs may show
             room = self.threshold / error - stats.t.ppf(1 - 2 * ALPHA, freedom) * seen  # for the mean, either way
             return float(np.clip(2 * stats.norm.cdf(room) - 1, 0, None).mean())
-        return float(test.power(self.effect / spread, n, ALPHA, alternative="larger"))
+        power = float(test.power(self.effect / spread, n, ALPHA, alternative="larger"))
+        return 1.0 if math.isnan(power) else power  # scipy's noncentral t has gaps far out, where the power is 1
 
     def needed(self, spread: float | None = None, power: float = POWER) -> int:
         """Runs a net that would have this power, as `power` tells it; at most 1,000."""
