@@ -31,6 +31,11 @@ def path_of(written: str | Path) -> Path:
     return Path(path)
 
 
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """The files of a folder, by name, without hidden ones, as ._NAME, which macOS lays beside each on a foreign disk."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
 def words(*parts: object) -> str:
     """A command as a shell reads it: what has spaces is quoted."""
     return shlex.join(map(str, parts))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from torch import nn
 
-from .files import path_of, renamed, words
+from .files import listed, path_of, renamed, words
 from .recipes import IMAGENET, Recipe, needed
 from .weights import trained_net, write_weights
 
@@ -151,12 +151,15 @@ def write(record: Record, folder: str | Path, net: nn.Module | None = None) -> P
     return path
 
 
+NUMBER = int | float
 NEEDED = {
-    "data": ("name", "sha256", "train", "test"), "environment": ("commit", "dirty", "device", "threads", "torch"),
-    "time": ("start", "seconds", "images_per_second"), "best_on_test": ("step", "test_error"),
-    "final": ("train_error", "train_loss", "test_error", "test_loss"),
-}  # fmt: skip
-"""What a record's parts hold at least."""
+    "data": {"name": str, "sha256": str, "train": int, "test": int},
+    "environment": {"commit": str | None, "dirty": bool | None, "device": str, "threads": int, "torch": str},
+    "time": {"start": str, "seconds": NUMBER, "images_per_second": NUMBER},
+    "best_on_test": {"step": int, "test_error": NUMBER},
+    "final": dict.fromkeys(("train_error", "train_loss", "test_error", "test_loss"), NUMBER),
+}
+"""What a record's parts hold at least, and of which type."""
 
 
 def refuse_constant(name: str):
@@ -184,9 +187,16 @@ def read(path: str | Path) -> Record:
             raise ValueError("its final errors are no numbers")
         if len(record.predictions()) != record.data["test"]:
             raise ValueError("its predictions are not as many as its test images")
-        for part, names in NEEDED.items():
-            if lacking := [name for name in names if name not in getattr(record, part)]:
+        for part, kinds in NEEDED.items():
+            if lacking := [name for name in kinds if name not in getattr(record, part)]:
                 raise ValueError(f"its {part} lacks {lacking[0]!r}")
+            if wrong := [name for name, kind in kinds.items() if not isinstance(getattr(record, part)[name], kind)]:
+                raise ValueError(f"its {part} has {getattr(record, part)[wrong[0]]!r} as {wrong[0]!r}")
+        if not all(isinstance(x, NUMBER | None) for name in COLUMNS for x in record.curve[name]):
+            raise ValueError("its curve holds more than numbers")
+        for probe in record.probes:
+            if type(probe["step"]) is not int or len({len(probe[name]) for name in {*probe, "layer"} - {"step"}}) != 1:
+                raise ValueError("its probes are not a row a layer")
         record.path = path
     except (AttributeError, KeyError, TypeError, ValueError, zlib.error) as error:  # JSON's and Unicode's are ValueErrors
         why = f"{error} is missing" if isinstance(error, KeyError) else error
@@ -246,7 +256,7 @@ def named() -> Path:
 def load(where=None) -> list[Record]:
     """Every record in a folder (default: the evidence), by name; or those given, as a list: one, several, rows of `records`."""
     if where is None or isinstance(where, str | os.PathLike):
-        return [read(path) for path in sorted((there(where) if where else folder()).glob("*.json"))]
+        return [read(path) for path in listed(there(where) if where else folder(), "*.json")]
     given = getattr(where, "record", where)  # a DataFrame's column
     found = list(given) if isinstance(given, Iterable) else [given]
     if alien := [one for one in found if not isinstance(one, Record)]:

@@ -87,6 +87,10 @@ def edited(path, tmp_path, edit):
         (lambda v: v["final"].update(train_error=float("nan")), "NaN"),
         (lambda v: v.update(test_predictions="AAAA"), "not a readable record"),
         (lambda v: v["data"].update(test=7), "predictions"),
+        (lambda v: v["time"].update(seconds="3 min"), "its time has '3 min' as 'seconds'"),
+        (lambda v: v["environment"].update(commit=5), "its environment has 5 as 'commit'"),
+        (lambda v: v["curve"].update(lr=["0.1"] * len(v["curve"]["lr"])), "its curve holds more than numbers"),
+        (lambda v: v["probes"][0]["response_std"].pop(), "its probes are not a row a layer"),
     ],
 )
 def test_changed_records_are_refused_by_name(path, tmp_path, edit, says):
@@ -108,6 +112,12 @@ def test_a_renamed_record_is_refused(path, tmp_path):
     other.write_bytes(path.read_bytes())
     with pytest.raises(ValueError, match="its name is not that of its recipe"):
         read(other)
+
+
+def test_hidden_files_as_macos_leaves_are_no_records(path, tmp_path):
+    shutil.copy(path, tmp_path)
+    (tmp_path / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert load(tmp_path) == [read(path)]
 
 
 def test_nan_is_not_written(path, tmp_path):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import data, evaluation, probes
-from ..files import renamed
+from ..files import listed, renamed
 from ..machine import environment
 from ..recipes import CIFAR
 from ..record import folder as records_folder
@@ -121,7 +121,7 @@ def audit_folder(folder: Path, data_dir=None) -> Iterator[dict | ValueError]:
     data.images(CIFAR, train=True, data_dir=data_dir)
     for one in sources:
         try:
-            source, found = describe(one), sorted(p for p in one.rglob("*") if p.suffix in SUFFIXES)
+            source, found = describe(one), [p for p in listed(one, "**/*") if p.suffix in SUFFIXES]
             if not found:
                 raise ValueError(f"{one} holds no weights ({', '.join(SUFFIXES)}).")
         except ValueError as error:
@@ -182,7 +182,7 @@ def read_audit(path: str | Path) -> dict:
 
 def load_audits(where=None) -> list[dict]:
     """Every audit in a folder (default: audits/ beside the records), by name."""
-    return [read_audit(p) for p in sorted(Path(where or records_folder() / "audits").glob("*.json"))]
+    return [read_audit(p) for p in listed(Path(where or records_folder() / "audits"), "*.json")]
 
 
 def audits(where=None) -> pd.DataFrame:

@@ -10,7 +10,6 @@ and no weights can be formed; the spread over authors holds both the seeds' and 
 variances borrowed from the few sources of several seeds, give nearly the same: chapter 7 shows it.)
 """
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -19,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..record import folder
+from .audit import load_audits
 from .comparison import interval
 from .reported import claim_of, paper
 
@@ -173,8 +173,7 @@ def responses() -> pd.DataFrame:
     A response is what a convolution puts out after batch normalisation, before the addition or the ReLU. No audits: no rows.
     """
     rows = []
-    for path in sorted((folder() / "audits").glob("*.json")):
-        audit = json.loads(path.read_text(encoding="utf-8"))
+    for audit in load_audits():
         kind = "resnet" if audit["shortcut"] else "plain"
         layers = enumerate(audit["probes"]["response_std"], 1)
         rows += [(audit["source"], kind, audit["depth"], layer, std) for layer, std in layers]
