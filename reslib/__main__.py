@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import os
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import typer
 from . import __version__
 from .bench.commands import Device, expanded
 from .bench.commands import app as bench_app
+from .checkpoint import heard, unwind
 from .machine import in_a_line
 from .recipes import CIFAR, IMAGENET, SCALES
 
@@ -244,21 +244,15 @@ def claims(
                                                callback=expanded)] = None,
 ):  # fmt: skip
     """Print the verdicts on the paper's claims, from the records."""
-    from .evidence.claims import summary, table, verdicts
-    from .files import renamed
+    from .evidence.claims import put_summary, table, verdicts
+    from .files import listed
     from .record import folder
 
-    if not any(folder().glob("*.json")):
+    if not listed(folder(), "*.json"):
         raise ValueError(f"{folder()} holds no records: RESLIB_RECORDS must name the folder that does.")
     if write is None:
         return print(table(verdicts()))
-    old = write.read_text(encoding="utf-8") if write.is_file() else ""
-    marks = re.compile(r"(<!-- claims -->\n).*?(<!-- /claims -->)", re.DOTALL)
-    if not marks.search(old):
-        raise ValueError(f"{write} has no claims marks: put <!-- claims --> and <!-- /claims --> where the table belongs.")
-    text = summary()
-    with renamed(write) as file:
-        file.write(marks.sub(lambda m: f"{m[1]}{text}\n{m[2]}", old).encode())
+    put_summary(write)
 
 
 @app.command()
@@ -290,7 +284,8 @@ def main() -> None:
     sys.stdout, sys.stderr = (file or open(os.devnull, "w") for file in (sys.stdout, sys.stderr))  # None: they are closed
     sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8
     try:
-        return app()
+        with heard(unwind):
+            return app()
     except (ValueError, OSError, ImportError, FloatingPointError, torch.OutOfMemoryError, torch.AcceleratorError) as error:
         message = in_a_line(error)
     sys.exit(message)  # out here, where what the error held on to, a pool of processes, is gone

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -91,6 +91,34 @@ def locked(folder: Path, name: str, seconds: float = LOCK_SECONDS) -> Iterator[N
 
 
 @contextlib.contextmanager
+def heard(note: Callable) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP, but those that are ignored, call `note`: in the main thread, which alone hears of them."""
+    before = {}
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def unwind(number: int, _) -> None:
+    """For `heard`: end the process by an exception, so that no lock and nothing half-written is left; once."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+def undisturbed(_: int) -> None:
+    """In a DataLoader's worker: what stops a run is for the process that trains, which ends its workers itself."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
 def between_steps() -> Iterator[list[int]]:
     """Ctrl-C, SIGTERM and SIGHUP wait for the end of an iteration: yields the list of those that came.
 
@@ -107,14 +135,10 @@ def between_steps() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         came.append(number)
 
-    came, before, outer = [], {}, asked_of_all
-    for number in STOPS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, note)
-    asked_of_all = came
-    try:
-        yield came
-    finally:
-        asked_of_all = outer
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    came, outer = [], asked_of_all
+    with heard(note):
+        asked_of_all = came
+        try:
+            yield came
+        finally:
+            asked_of_all = outer

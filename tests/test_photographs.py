@@ -6,6 +6,7 @@ import re
 import resource
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -364,6 +365,23 @@ def test_two_conversions_at_once(tmp_path):
     assert paths[0] == paths[1] and fast.check(paths[0])["count"] == 3
     names = [paths[0].name, paths[0].name + ".json", "imagenet-train.npz"]
     assert sorted(os.listdir(tmp_path / "beton")) == sorted(names)
+
+
+@needs_ffcv
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_conversion_that_is_stopped_leaves_nothing_or_what_the_next_one_clears_away(tmp_path, number):
+    noise_tree(tmp_path / "tree")
+    command = [sys.executable, "-m", "reslib", "data", "imagenet", "--from", tmp_path / "tree", "--dir", tmp_path / "out"]
+    with subprocess.Popen([*command, "--jobs", "1"], stderr=subprocess.DEVNULL) as process:
+        while not list(tmp_path.glob("out/beton/*.part")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    assert (tmp_path / "out").exists() == (number == signal.SIGKILL)
+    if number == signal.SIGKILL:
+        convert.convert(tmp_path / "tree", tmp_path / "out", "train", jobs=1)
+        assert len(os.listdir(tmp_path / "out" / "beton")) == 3  # photographs, sidecar, mean image
 
 
 @pytest.mark.parametrize("kind", ["webp", "bmp", "tif", "png"])

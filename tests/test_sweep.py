@@ -221,6 +221,8 @@ def test_how_workers_end(tmp_path, capsys):
 
     assert collect(ended(0, 0) | ended(1, 128 + signal.SIGTERM), worker, failed, stopped=True) == 0
     assert failed == {0: f"{worker.recipes[0].name}: no room on the disk"}
+    worker.fail(0, "/photographs/k\udce4se.jpg cannot be decoded")  # a name in Latin-1
+    assert "k\\udce4se.jpg" in worker.file(0, "failed").read_text()
     assert collect(ended(2, -signal.SIGKILL), worker, failed) == 1 and "killed, out of memory?" in failed[2]
     assert collect(ended(-1, 1), worker, failed) == 0 and "before it took a run" in failed[-1]
     assert collect(ended(1, LOST), worker, failed) == 1 and 1 not in failed  # taken up by the process that replaces it

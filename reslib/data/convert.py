@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..machine import cores
 from . import fast, writer
 from .photographs import CENTRE, keep_statistics
 from .sources import data_folder
@@ -116,7 +117,7 @@ def convert(source: str | Path, out: str | Path, part: str, mode: str = "jpg", s
     about = {"source": images.sha256, "part": part, "mode": mode, "side": side, "classes": images.classes}
     if not fast.is_of(path, about):
         places = os.path.abspath(data_folder(source)), path.parents[1]
-        make = partial(checked, images, about, *places, jobs or os.cpu_count() or 1, skip_unreadable)
+        make = partial(checked, images, about, *places, jobs or cores(), skip_unreadable)
         writer.write(path, make, about, total=2 * len(images.names), desc=f"{path.name}, checked and written")
     return path
 

@@ -126,9 +126,8 @@ def write(path: Path, make: Callable, about: dict, *, total: int, desc: str | No
         with alone(path.parent, path.name):
             if fast.is_of(path, about):  # another process's, while this one waited
                 return
-            for left in path.parent.glob(f"{path.name}*.part"):
-                if time.time() - left.stat().st_mtime > 3600:  # a killed process's
-                    left.unlink(missing_ok=True)
+            for left in path.parent.glob(f"{path.name}*.part"):  # a killed process's: one that is alive holds the lock
+                left.unlink(missing_ok=True)
             with renamed(Path(f"{path}.json")) as note, renamed(path) as file:
                 found = apart(make, file.name, total=total, desc=desc)
                 note.write(json.dumps(sidecar_of(file) | found | about, indent=1).encode() + b"\n")

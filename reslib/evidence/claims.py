@@ -4,10 +4,13 @@ Each kind of evidence is judged apart and has its own words (WORDS): runs at the
 training, which is never more than a direction.
 """
 
+import re
 from collections.abc import Iterable
+from pathlib import Path
 
 import pandas as pd
 
+from ..files import renamed
 from ..record import records
 from . import counted, reruns, rules_imagenet, start
 from .comparison import Runs, decide, direction
@@ -177,3 +180,14 @@ def summary(runs: pd.DataFrame | None = None) -> str:
         lines.append({"evidence": kind, "what it says of which claims": "; ".join(found) or "no run yet"})
     said = pd.DataFrame([{"claim": claim.id, "the paper says": claim.text} for claim in CLAIMS])
     return "\n\n".join([state(rows), *(frame.to_markdown(index=False) for frame in (pd.DataFrame(lines), said))])
+
+
+def put_summary(path: Path) -> None:
+    """Replace what a page has between its claims marks by `summary`. Raises ValueError, naming the page, if it has none."""
+    old = path.read_text(encoding="utf-8") if path.is_file() else ""
+    marks = re.compile(r"(<!-- claims -->\n).*?(<!-- /claims -->)", re.DOTALL)
+    if not marks.search(old):
+        raise ValueError(f"{path} has no claims marks: put <!-- claims --> and <!-- /claims --> where the table belongs.")
+    text = summary()
+    with renamed(path) as file:
+        file.write(marks.sub(lambda m: f"{m[1]}{text}\n{m[2]}", old).encode())

@@ -26,7 +26,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .. import data, machine
-from ..checkpoint import LOCK_SECONDS, STOPS, BusyError, between_steps, locked
+from ..checkpoint import LOCK_SECONDS, STOPS, BusyError, between_steps, heard, locked, unwind
 from ..files import drawing_seconds, path_of, renamed
 from ..machine import cores, device_of, in_a_line
 from ..recipes import Recipe
@@ -87,7 +87,7 @@ class Worker:
         name = self.recipes[number].name
         said = why if why.startswith(name) else f"{name}: {why}"
         with renamed(self.file(number, "failed")) as file:
-            file.write(said.encode())
+            file.write(said.encode(errors="backslashreplace"))  # it may name a file whose name is no UTF-8
         return said
 
     def left(self) -> list[int]:
@@ -196,7 +196,8 @@ def child(worker: Worker, hands: list, steps: list) -> None:
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os.kill(os.getpid(), signal.SIGTERM)), daemon=True).start()
     try:
-        worker(hands[0], steps) if len(hands) == 1 else side_by_side(worker, hands, steps)
+        with heard(unwind):
+            worker(hands[0], steps) if len(hands) == 1 else side_by_side(worker, hands, steps)
     except OSError as error:  # no room to leave word of a failure
         sys.exit(in_a_line(error))
 
@@ -238,7 +239,7 @@ def collect(running: dict, worker: Worker, failed: dict, stopped: bool = False) 
         replaced += 1
     for number in range(len(worker.recipes)):
         if number not in failed and worker.file(number, "failed").exists():
-            failed[number] = worker.file(number, "failed").read_text()
+            failed[number] = worker.file(number, "failed").read_text(encoding="utf-8")
     for number in failed.keys() - told:
         tqdm.write(failed[number], file=sys.stderr)
     return replaced
