@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from . import evaluation
 from .data import photographs
+from .data.cifar import from_workers
 from .data.tree import Tree, decoded
 from .evaluation import resized, score_map, square, ten_crop
 from .files import drawing_seconds, path_of, say
@@ -225,7 +226,11 @@ class _Views(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.images.names)
 
-    def __getitem__(self, i: int) -> list[Tensor]:
+    def __getitem__(self, i: int) -> list[np.ndarray]:
+        """As arrays: of a tensor that a worker makes the process keeps a file open, and it may have a thousand or so."""
+        return [view.numpy() for view in self.views(i)]
+
+    def views(self, i: int) -> list[Tensor]:
         path = self.images.folder / self.images.names[i]
         image, side = decoded(path), round(256 * self.size / 224)
         if self.how != "scales":
@@ -259,15 +264,14 @@ def tree_probabilities(entries: list[Entry], images: Tree, how: str = "centre") 
     """
     cpu = all(next(entry.net.parameters()).device.type == "cpu" for entry in entries)
     workers = 0 if len(images.names) < 100 else max(1, cores() // 4) if cpu else min(cores(), 16)
-    loader = torch.utils.data.DataLoader(_Views(images, how, entries[0].size), 4 if cpu else 32, num_workers=workers,
-                                         collate_fn=list)  # fmt: skip
+    loader = from_workers(_Views(images, how, entries[0].size), 4 if cpu else 32, workers, collate_fn=list)
     found = [[] for _ in entries]
     bar = tqdm(total=len(images.names), desc=f"testing, {how}", unit="image", mininterval=drawing_seconds())
     with bar, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for batch in loader:
-            views = [[x[None] for x in one] for one in batch]  # whole photographs have their own shapes
+            views = [[torch.from_numpy(x)[None] for x in one] for one in batch]  # whole photographs have their own shapes
             if how != "scales":
-                views = [[torch.stack([crop for (crop,) in batch])]]
+                views = [[torch.cat([crop for (crop,) in views])]]
             for rows, entry in zip(found, entries, strict=True):
                 rows += [torch.stack([probabilities(entry, x, how) for x in one]).mean(0).cpu() for one in views]
             bar.update(len(batch))

@@ -1,6 +1,8 @@
 """Batches: the three backends agree bit for bit on real images, the pixels are what section 4.2 says, bad files are named."""
 
 import importlib
+import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -304,3 +306,18 @@ def test_without_a_place_for_its_cache_numba_compiles_all_the_same(monkeypatch):
 def test_more_images_in_a_batch_than_there_are():
     with pytest.raises(ValueError, match="a batch of 5000 is more than the training set holds"):
         reslib.loader(replace(DIGITS, batch=5000), "train")
+
+
+class Killed(torch.utils.data.Dataset):
+    """Its worker ends as where shared memory is too small."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, _):
+        os.kill(os.getpid(), signal.SIGBUS)
+
+
+def test_a_worker_that_is_killed_is_one_sentence():
+    with pytest.raises(OSError, match="images could not be read .*worker.*: is there memory left, and room in /dev/shm"):
+        list(cifar_module.from_workers(Killed(), 1, 1))

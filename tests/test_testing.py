@@ -1,5 +1,6 @@
 """python -m reslib test, against the same written anew with torchvision's models and transforms, and as a user calls it."""
 
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from torchvision.transforms import v2
 
 from reslib import cifar_resnet, imagenet_resnet, testing
 from reslib.data import photographs as photos
+from reslib.data.cifar import from_workers
 
 CLASSES = 2
 
@@ -175,3 +177,13 @@ def test_a_strip_is_not_tested_whole(tmp_path, nets):
     assert testing.tree_probabilities([entry], images)[0].shape == (3, CLASSES)
     with pytest.raises(ValueError, match="strip.png is 3000 x 50 pixels"):
         testing.tree_probabilities([entry], images, "scales")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="open files are not listed here")
+def test_photographs_that_workers_read_keep_no_files_open(tmp_path):
+    noise_tree(tmp_path, 30)
+    batches = from_workers(testing._Views(photos.tree(tmp_path, "train"), "centre", 224), 30, 1, collate_fn=list)
+    batch, held = next(batches), len(os.listdir("/proc/self/fd"))
+    batch.clear()
+    assert len(os.listdir("/proc/self/fd")) == held
+    batches.close()

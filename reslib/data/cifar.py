@@ -6,7 +6,6 @@ zeros round the subtracted image (border "black": out of the image itself, the m
 
 import hashlib
 import pickle
-import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checkpoint import undisturbed
 from ..recipes import Recipe
 from . import fast
 from .draws import epoch_draws
@@ -255,15 +255,17 @@ class _Samples(torch.utils.data.Dataset):
         return image.flip(2) if flip else image, int(self.images.labels[sample])
 
 
-def undisturbed(_: int) -> None:
-    """In a worker: what stops a run is for the process that trains, which ends its workers itself."""
-    for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows: no SIGHUP
-        signal.signal(number, signal.SIG_IGN)
+def from_workers(samples: torch.utils.data.Dataset, batch: int, workers: int, **options) -> Iterator:
+    """A DataLoader's batches. Raises OSError where a worker is killed, as in a container whose shared memory is too small."""
+    try:
+        yield from torch.utils.data.DataLoader(samples, batch, num_workers=workers, worker_init_fn=undisturbed, **options)
+    except RuntimeError as error:
+        raise OSError(f"images could not be read ({error}): is there memory left, and room in /dev/shm?") from None
 
 
 def torch_batches(samples: torch.utils.data.Dataset, batch: int, workers: int) -> Iterator:
     """The readable reference: a torch Dataset behind a DataLoader."""
-    for x, labels in torch.utils.data.DataLoader(samples, batch, num_workers=workers, worker_init_fn=undisturbed):
+    for x, labels in from_workers(samples, batch, workers):
         yield x.contiguous(memory_format=torch.channels_last), labels
 
 
