@@ -142,8 +142,8 @@ def shorter(image: Tensor, side: int) -> Tensor:
 
 
 def square(image: Tensor, side: int) -> Tensor:
-    """The middle side x side pixels of (..., H, W), half pixels rounded down."""
-    top, left = ((n - side) // 2 for n in image.shape[-2:])
+    """The middle side x side pixels of (..., H, W), halves of a pixel rounded to even as torchvision's CenterCrop does."""
+    top, left = (round((n - side) / 2) for n in image.shape[-2:])
     return image[..., top : top + side, left : left + side]
 
 
