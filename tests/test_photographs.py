@@ -393,6 +393,14 @@ def test_other_formats_are_read(tmp_path, kind):
     assert np.array_equal(read(tmp_path / "train" / name)[0], pixels)
 
 
+def test_pixels_are_taken_as_they_are_stored_whatever_exif_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x112] = 6  # lies on its side
+    Image.linear_gradient("L").crop((0, 0, 20, 30)).save(tmp_path / "side.jpg", exif=exif)
+    with Image.open(tmp_path / "side.jpg") as image:
+        assert image.getexif()[0x112] == 6 and np.array_equal(read(tmp_path / "side.jpg")[0], np.array(image.convert("RGB")))
+
+
 def test_sixteen_bits_of_grey_become_eight(tmp_path):
     ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     Image.fromarray(ramp).save(tmp_path / "ramp.png")

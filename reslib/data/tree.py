@@ -163,7 +163,8 @@ def without(images: Tree, skipped: list[str]) -> Tree:
 def read(path: Path) -> tuple[np.ndarray, str, bytes]:
     """A photograph's pixels, uint8 (H, W, 3), RGB whatever the file has; its format and mode, "JPEG RGB"; its bytes.
 
-    16 bits of grey become 8. Raises ValueError, naming the file, if it cannot be decoded.
+    16 bits of grey become 8. A JPEG's EXIF orientation is not applied, as in torchvision's ImageFolder and by FFCV's decoder.
+    Raises ValueError, naming the file, if it cannot be decoded.
     """
     try:
         data = path.read_bytes()
