@@ -103,7 +103,7 @@ def test_removing_sources_changes_the_verdict_to_what_is_left():
     turned = FIVE.assign(test_error=-FIVE.test_error, train_error=-FIVE.train_error)
     assert public.judge("C5", turned)["verdict"] == "disagrees (5 of 5 sources)"
     everything = public.reruns()
-    for claim in ("C1", "C5", "C6", "C13", "C19"):
+    for claim in ("C1", "C5", "C6", "C9", "C19"):
         authors = sorted(set(public.effects(claim).author))
         left = everything[everything.author.isin(authors[:2])]
         assert public.judge(claim)["verdict"].startswith("agrees") and public.judge(claim, left)["verdict"] == "too few"
