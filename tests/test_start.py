@@ -53,6 +53,15 @@ def test_no_file_no_evidence(tmp_path, monkeypatch):
     assert start.table().to_dict("records") == start.table(values).to_dict("records") and len(start.table()) == 1
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"rows": [{}], "seeds": [0]}'])
+def test_a_damaged_file_is_named(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(start, "folder", lambda: tmp_path)
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "slopes.json").write_text(content)
+    with pytest.raises(ValueError, match=r"slopes.json is damaged \(.*\): `python -m reslib start --write .*` makes it again"):
+        start.table()
+
+
 def test_heat_map_leaves_out_what_is_missing():
     table = pd.DataFrame([[1.0, np.nan], [-1.0, 0.0]], columns=[0, 16])
     image = plots.heat_map(table, 2, plt.figure().gca(), title="x")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import data, probes
-from ..files import renamed
+from ..files import renamed, words
 from ..machine import environment
 from ..recipes import CIFAR
 from ..record import folder
@@ -83,10 +83,20 @@ def write(values: dict, where: Path) -> Path:
 def table(values: dict | None = None) -> pd.DataFrame:
     """One row a net and seed: depth, NAMES (shortcut "none": plain), seed, forward, backward (decades a layer).
 
-    values: as `compute` gives them; None: the recorded ones, no row where there are none.
+    values: as `compute` gives them; None: the recorded ones, no row where there are none. Raises ValueError where their file is
+    damaged.
     """
     path = folder() / "start" / "slopes.json"
-    values = json.loads(path.read_text()) if values is None and path.is_file() else values or {"rows": []}
+    if values is not None or not path.is_file():
+        return laid_out(values or {"rows": []})
+    try:
+        return laid_out(json.loads(path.read_bytes()))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        again = words("python", "-m", "reslib", "start", "--write", path.parent)
+        raise ValueError(f"{path} is damaged ({error}): `{again}` makes it again.") from None
+
+
+def laid_out(values: dict) -> pd.DataFrame:
     rows = [row | {"seed": values["seeds"], "shortcut": row["shortcut"] or "none"} for row in values["rows"]]
     frame = pd.DataFrame(rows, columns=["depth", *NAMES, "seed", "forward", "backward"])
     return frame.explode(["seed", "forward", "backward"]).astype({"bn": bool, "forward": float, "backward": float})
