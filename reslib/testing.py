@@ -138,9 +138,11 @@ def entry(weights: str, folder: Path, pixels: str = "auto", **choices) -> Entry:
 
 def labels_for(images: Tree, classes: int, name: str) -> Tensor:
     """The photographs' labels, int64 (N,), among a net's classes: the tree's own, or ImageNet's 1,000 for a part of these."""
-    labels = images.labels
+    labels, ids = images.labels, resources.files("reslib.data").joinpath("imagenet_classes.txt").read_text().split()
+    if classes == len(images.classes) == len(ids) and images.classes != ids:
+        say(f"{images.folder}: its folders are not named as ImageNet's (n01440764): they count as its classes in the order of "
+            "their names.")  # fmt: skip
     if classes != len(images.classes):
-        ids = resources.files("reslib.data").joinpath("imagenet_classes.txt").read_text().split()
         if classes != len(ids) or not set(images.classes) <= set(ids):
             raise ValueError(f"{name} tells {classes:,} classes apart and {images.folder} holds {len(images.classes)}: test "
                              "it on its own classes, or ImageNet's on folders named as ImageNet's (n01440764).")  # fmt: skip

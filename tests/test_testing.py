@@ -105,7 +105,7 @@ def test_intervals_are_wilson_s():
     assert testing.interval(10.0, 100) == f"10.00 [{100 * (middle - half):.2f}, {100 * (middle + half):.2f}]"
 
 
-def test_a_1000_class_net_on_a_part_of_imagenet(tmp_path):
+def test_a_1000_class_net_on_a_part_of_imagenet(tmp_path, capsys):
     """Labels among all 1,000, by the folders' names; on other folders it is refused."""
     for part in ("train", "val"):
         for i, name in enumerate(("n01440764", "n02102040", "n03888257")):
@@ -115,6 +115,10 @@ def test_a_1000_class_net_on_a_part_of_imagenet(tmp_path):
     names = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
     assert [names[i] for i in testing.labels_for(images, 1000, "net")] == ["tench", "English springer", "parachute"]
     assert testing.labels_for(images, 3, "net").tolist() == [0, 1, 2]
+    assert not capsys.readouterr().err
+    numbered = images._replace(classes=sorted(map(str, range(1000))))  # 0, 1, 10, 100: not ImageNet's order
+    assert testing.labels_for(numbered, 1000, "net").tolist() == [0, 1, 2]
+    assert "are not named as ImageNet's (n01440764): they count as its classes in the order" in capsys.readouterr().err
     with pytest.raises(ValueError, match="net tells 10 classes apart and .* holds 3"):
         testing.labels_for(images, 10, "net")
 
