@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .files import say
+from .files import say, words
 from .recipes import Recipe
 
 COMPILE_STEPS = 10_000  # iterations from which on a step is compiled: that takes a minute or more, ...
@@ -140,7 +140,8 @@ def cores() -> int:
 def warn_if_no_evidence(environment: dict) -> None:
     """Say at the start what would be held against the record at the end."""
     if environment["dirty"] is not False:
-        why = "has uncommitted changes" if environment["dirty"] else "is of no known commit"
+        status = words("git", "-C", Path(__file__).parents[1], "status")
+        why = "has uncommitted changes" if environment["dirty"] else f"is of no known commit, `{status}` may tell why"
         say(f"What is trained here cannot become evidence: the code {why}.")
 
 

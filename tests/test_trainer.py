@@ -464,7 +464,7 @@ def test_the_rule_by_which_a_step_is_compiled(monkeypatch):
 
 
 def test_a_sentence_at_the_start_where_a_run_cannot_become_evidence(capsys):
-    for dirty, says in ((None, "is of no known commit"), (True, "has uncommitted changes"), (False, None)):
+    for dirty, says in ((None, "is of no known commit, `git -C"), (True, "has uncommitted changes"), (False, None)):
         machine.say.cache_clear()
         machine.warn_if_no_evidence({"dirty": dirty})
         assert (says or "") in (told := capsys.readouterr().err) and bool(told) == bool(says)
