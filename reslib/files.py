@@ -110,3 +110,9 @@ def drawing_seconds() -> int:
 def say(text: str) -> None:
     """A remark on stderr, beside a progress bar, once in a process."""
     tqdm.write(text, file=sys.stderr)
+
+
+def tell(bar) -> None:
+    """In a notebook, where a progress bar is, as a line: papermill --log-output shows no bar."""
+    if "ipykernel" in sys.modules and not bar.disable:
+        print(f"{bar.desc}, {bar.n / bar.total:.0%}: {bar.postfix}", flush=True)

@@ -23,7 +23,7 @@ from . import data, evaluation, machine, probes
 from .checkpoint import LOCK_SECONDS, State, between_steps, load_checkpoint, locked, save_checkpoint
 from .cuda_graph import CAPTURE, GraphedStep
 from .distributed import Ranks
-from .files import drawing_seconds, path_of
+from .files import drawing_seconds, path_of, tell
 from .machine import device_of
 from .recipes import Recipe, needed
 from .record import COLUMNS, Record, pack, read, short, weights_sha256, write
@@ -172,6 +172,8 @@ class Trainer:
                 stop = self.ranks.agreed(signals)
                 if stop or time.monotonic() - self.saved > CHECKPOINT_SECONDS or state.step == recipe.steps:
                     self.save()
+                    if state.step < recipe.steps:
+                        tell(bar)
                 if stop:
                     self.stop(stop)
             if not bar.disable:

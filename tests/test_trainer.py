@@ -582,3 +582,11 @@ def test_a_bar_of_80_columns_holds_loss_and_error(tmp_path, monkeypatch, capsys)
     drawn = [line for line in re.split(r"[\r\n]", capsys.readouterr().err) if "loss=" in line]
     assert not [line for line in drawn if not re.search(r"loss=[\d.]+, error=[\d.]+%, images/s=[\d,]+", line[:80])]
     assert drawn and list((tmp_path / "runs").glob("*.json"))
+
+
+def test_in_a_notebook_a_line_a_minute_tells_what_papermill_s_log_shows_of_no_bar(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ipykernel", None)
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", -1)  # a minute is over after each iteration
+    run(replace(TINY, steps=4, milestones=(), log_every=2, eval_every=4), out_dir=tmp_path)
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert ", 25%: " in first and ", 50%: loss=" in second and ", 75%: loss=" in third

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 
 from .. import data, machine
 from ..checkpoint import LOCK_SECONDS, STOPS, BusyError, between_steps, heard, locked, unwind
-from ..files import drawing_seconds, path_of, renamed
+from ..files import drawing_seconds, path_of, renamed, tell
 from ..machine import cores, device_of, in_a_line
 from ..recipes import Recipe
 from ..trainer import Trainer
@@ -154,9 +154,9 @@ def run_parallel(recipes: list[Recipe], *, out: str | Path = "runs", jobs: int |
                 multiprocessing.connection.wait([process.sentinel for process in running], timeout=0.5)
                 wanted = collect(running, worker, failed)
                 show(bar, running, worker, steps)
-                if "ipykernel" in sys.modules and time.monotonic() > told + 60:  # papermill --log-output shows no bar
+                if time.monotonic() > told + 60:
                     told = time.monotonic()
-                    print(f"{bar.desc}, {bar.n / bar.total:.0%}: {bar.postfix}", flush=True)
+                    tell(bar)
         finally:
             for process in running:
                 process.terminate()
