@@ -173,9 +173,15 @@ def emptied(folder):
         file.unlink()
 
 
+def but_one_moved(folder):
+    for other in sorted(folder.iterdir())[1:]:
+        other.rename(folder.parent / f"{folder.name} {other.name}")
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
+        (lambda top: [but_one_moved(top / part) for part in ("train", "val")], "train holds one class alone, '0 épagneul'"),
         (lambda top: shutil.rmtree(top / "val"), "val is no folder"),
         (lambda top: emptied(top / "train" / "4 épagneul"), "train holds no photographs of the class '4 épagneul'"),
         (lambda top: shutil.rmtree(top / "val" / "7 épagneul"), "val holds no photographs of the class '7 épagneul'"),

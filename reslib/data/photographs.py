@@ -185,6 +185,8 @@ def contents(recipe: Recipe, backend: str, data_dir) -> dict:
         digests = [hashlib.sha256(name.encode()).hexdigest() for name in names]
     if places[0] == places[1]:
         raise ValueError(f"{folder} holds no val: give photographs to test on, in DIR/train/<class>/ and DIR/val/<class>/.")
+    if len(classes) < 2:
+        raise ValueError(f"{places[0]} holds one class alone, {classes[0]!r}: there is nothing to tell apart.")
     if len(labels[0]) < recipe.batch:
         raise ValueError(f"a batch of {recipe.batch} is more than the {len(labels[0])} photographs of {places[0]}: set a "
                          "smaller batch.")  # fmt: skip
