@@ -1,5 +1,6 @@
 """The ffcv backend gives the batches it is asked for, bit for bit, or an error in seconds: never a hang, leak or lie."""
 
+import errno
 import gc
 import hashlib
 import json
@@ -443,3 +444,19 @@ def test_reslib_works_without(tmp_path):
     """)
     assert run.stdout == "[]\nFalse\nFalse\nFalse\n"
     assert run.stderr.splitlines()[-1].startswith(f"ImportError: {tmp_path}/beton/x.beton needs FFCV")
+
+
+def test_what_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    """As where another user of a shared folder made it: to delete it, as a damaged one, would lose the work."""
+    path = tmp_path / "imagenet-train-raw-480.beton"
+    path.touch()
+    note = dict.fromkeys(("size", "head", "table", "sha256", "tables", "source", "fields"), 0) | {"schema": fast.SCHEMA}
+    Path(f"{path}.json").write_text(json.dumps(note))
+
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for name, reads in (("read_bytes", fast.sidecar), ("stat", fast.opened)):
+        with monkeypatch.context() as patched, pytest.raises(PermissionError, match=path.name):
+            patched.setattr(Path, name, denied)
+            reads(path)

@@ -73,7 +73,7 @@ def damaged(path: Path, what: str) -> ValueError:
 
 
 def sidecar(path: Path) -> dict | None:
-    """A .beton's sidecar; None where there is none of this version. ValueError if it cannot be read."""
+    """A .beton's sidecar; None where there is none of this version. ValueError if it is damaged, OSError if not readable."""
     try:
         note = json.loads(Path(f"{path}.json").read_bytes())
         if note["schema"] == SCHEMA and not {"size", "head", "table", "sha256", "tables", "source", "fields"} <= note.keys():
@@ -81,7 +81,7 @@ def sidecar(path: Path) -> dict | None:
         return note if note["schema"] == SCHEMA else None
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (IsADirectoryError, ValueError, KeyError, TypeError):
         raise damaged(path, "its sidecar cannot be read") from None
 
 
@@ -105,7 +105,7 @@ def check(path: Path) -> dict:
         with open(path, "rb") as file:
             if note and hashlib.file_digest(file, "sha256").hexdigest() == note["sha256"]:
                 return note
-    except OSError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise damaged(path, error.strerror) from None
     raise damaged(path, "its sha256 is not what its sidecar says")
 
@@ -133,7 +133,7 @@ def opened(path: Path, size: int | None = None):
         if (state, key) in _verified:
             return _loaders[key]
         raw = np.memmap(path, np.uint8, "r") if size else np.fromfile(path, np.uint8)
-    except OSError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise damaged(path, error.strerror) from None
     if size and tables_sha256(raw, note["head"], note["table"]) != note["tables"]:
         raise damaged(path, "its header and tables: their sha256 is not what its sidecar says")

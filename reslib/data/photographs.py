@@ -84,6 +84,8 @@ def statistics(folder: Path) -> tuple[np.ndarray, np.ndarray]:
                 return file["mean"], file["covariance"]
     except FileNotFoundError:
         pass
+    except PermissionError:
+        raise
     except Exception as error:  # a broken zip file has many ways to fail
         raise ValueError(f"{path} is damaged ({error}): delete it, it is made again from the photographs.") from None
     return sampled(folder, of)
