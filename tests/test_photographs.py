@@ -401,6 +401,16 @@ def test_pixels_are_taken_as_they_are_stored_whatever_exif_says(tmp_path):
         assert image.getexif()[0x112] == 6 and np.array_equal(read(tmp_path / "side.jpg")[0], np.array(image.convert("RGB")))
 
 
+def test_too_little_memory_is_not_blamed_on_the_photograph(tmp_path, monkeypatch):
+    def full(_):
+        raise MemoryError
+
+    (tmp_path / "good.jpg").touch()
+    monkeypatch.setattr(Image, "open", full)
+    with pytest.raises(OSError, match="good.jpg could not be decoded: there is too little memory"):
+        read(tmp_path / "good.jpg")
+
+
 def test_sixteen_bits_of_grey_become_eight(tmp_path):
     ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     Image.fromarray(ramp).save(tmp_path / "ramp.png")

@@ -164,7 +164,7 @@ def read(path: Path) -> tuple[np.ndarray, str, bytes]:
     """A photograph's pixels, uint8 (H, W, 3), RGB whatever the file has; its format and mode, "JPEG RGB"; its bytes.
 
     16 bits of grey become 8. A JPEG's EXIF orientation is not applied, as in torchvision's ImageFolder and by FFCV's decoder.
-    Raises ValueError, naming the file, if it cannot be decoded.
+    Raises ValueError, naming the file, if it cannot be decoded; OSError for too little memory.
     """
     try:
         data = path.read_bytes()
@@ -178,6 +178,8 @@ def read(path: Path) -> tuple[np.ndarray, str, bytes]:
                     raise ValueError("its pixels have more than 16 bits")
                 return np.repeat(np.rint(grey / 257).astype(np.uint8)[:, :, None], 3, 2), kind, data
             return np.array(image.convert("RGB")), kind, data
+    except MemoryError:
+        raise OSError(f"{path} could not be decoded: there is too little memory.") from None
     except Exception as error:  # PIL raises many kinds for broken files
         why = "it is no image" if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f"{path} cannot be decoded ({why}): mend or remove it.") from None
