@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import undisturbed
+from ..machine import in_a_line
 from ..recipes import Recipe
 from . import fast
 from .draws import epoch_draws
@@ -260,7 +261,7 @@ def from_workers(samples: torch.utils.data.Dataset, batch: int, workers: int, **
     try:
         yield from torch.utils.data.DataLoader(samples, batch, num_workers=workers, worker_init_fn=undisturbed, **options)
     except RuntimeError as error:
-        raise OSError(f"images could not be read ({error}): is there memory left, and room in /dev/shm?") from None
+        raise OSError(f"images could not be read ({in_a_line(error)}): is there memory left, and room in /dev/shm?") from None
 
 
 def torch_batches(samples: torch.utils.data.Dataset, batch: int, workers: int) -> Iterator:
