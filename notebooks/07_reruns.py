@@ -299,7 +299,7 @@ print(f"spread over seeds {spread:.2f} points ({len(seeds)} nets)")
 # %% [markdown]
 # A source with one run a net says little by itself {cite}`bouthillier2021accounting`; the sign of many sources says more, and here
 # not enough. By the first search alone they agreed on the last step ({numref}`tab-reruns-carried`). What turned it are two forks
-# of one repository whose ResNet-110 had no warm-up, as the paper's had. They stay: no source is left out for what it says. How
+# of one repository, whose ResNet-110 had no warm-up; the paper's had one. They stay: no source is left out for what it says. How
 # many seeds one person would need is told in [How much does one run tell?](08_one_run.ipynb).
 
 # %% tags=["hide-input"]
