@@ -1,7 +1,6 @@
 """Public reruns: small cases by hand, effects recomputed from the file, every row's locator, and what an interval covers."""
 
 import csv
-import json
 from importlib.resources import files
 
 import numpy as np
@@ -9,6 +8,7 @@ import pandas as pd
 import pytest
 
 from reslib.evidence import reruns as public
+from reslib.evidence.audit import load_audits, write_audit
 from reslib.evidence.comparison import interval, prediction
 from reslib.evidence.reported import paper
 from reslib.record import folder
@@ -165,9 +165,11 @@ def test_curves_end_where_the_file_says():
 
 def test_responses_are_read_from_audits(tmp_path, monkeypatch):
     (tmp_path / "audits").mkdir()
-    for shortcut, depth, std in ((None, 56, [2.0, 1.0, 3.0]), ("A", 56, [1.0, 0.5, 9.0]), ("A", 20, [2.0, 2.0, 2.0])):
-        audit = {"source": "a-martyn/resnet", "shortcut": shortcut, "depth": depth, "probes": {"response_std": std}}
-        (tmp_path / "audits" / f"{shortcut}{depth}.json").write_text(json.dumps(audit))
+    medians = {(None, 56): 2.0, ("A", 56): 1.0, ("A", 20): 2.0}
+    for audit in load_audits():
+        if audit["source"] == "a-martyn/resnet" and (median := medians.get((audit["shortcut"], audit["depth"]))):
+            audit["probes"]["response_std"] = [median] * (audit["depth"] - 2) + [9.0]  # a value a convolution
+            write_audit(audit, tmp_path / "audits")
     monkeypatch.setenv("RESLIB_RECORDS", str(tmp_path))
     assert public.effects("C15").effect.tolist() == [-50.0, -50.0]  # medians 1 of 2, and 1 of 2
     assert public.judge("C15")["verdict"] == "too few" and "1 of 1 sources agree" in public.judge("C15")["ours"]
