@@ -572,7 +572,7 @@ keys = product(NETS, treatments)
 variants = {(net, how): replace(NETS[net], **treatments[how]) for net, how in keys}
 treated = chapter.by_scale(variants, evidence, ("pocket",))
 
-# %% mystnb={"figure": {"caption": "Before the first step all of a row look alike: no treatment changes the ratio between layers. The gradient at every layer of the 56-layer nets, in decades above (red) or below (blue) the last third of the layers, at the first steps. Means over the seeds that were probed at a step, of the nets as they are one or two; pocket scale.", "name": "fig-first-steps"}, "image": {"alt": "Eight heat maps of layers over steps 0 to 16: plain-56 above, ResNet-56 below, a column for each treatment. At step 0 the lower layers of plain-56 are dark red in every column; ResNet-56 is pale."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Before the first step all of a row look alike: no treatment changes the ratio between layers. The gradient at every layer of the 56-layer nets, in decades above (red) or below (blue) the last third of the layers, at the first steps. Means over three seeds; pocket scale.", "name": "fig-first-steps"}, "image": {"alt": "Eight heat maps of layers over steps 0 to 16: plain-56 above, ResNet-56 below, a column for each treatment. At step 0 the lower layers of plain-56 are dark red in every column; ResNet-56 is pale."}} tags=["hide-input"]
 figure, axes = plt.subplots(2, 4, sharex=True, sharey=True, figsize=(8, 5))
 steps, deep_ones = [0, 1, 2, 4, 8, 16], ("plain-56", "ResNet-56")
 for ax, (net, treatment) in zip(axes.flat, product(deep_ones, treatments), strict=True):
