@@ -44,7 +44,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import Code, display
+from IPython.display import Code
 from sklearn.datasets import load_sample_images
 
 import reslib
@@ -221,10 +221,9 @@ _ = ax.set_ylim(0, 1.3 * expected)
 # ({numref}`tab-colours`), so that is what is used here.
 
 # %% mystnb={"figure": {"caption": "Eigenvalues of the colours' covariance for pixels in [0, 1]: computed from the photographs of the benchmark, and as published for ImageNet; the cosine is between the two components.", "name": "tab-colours"}} tags=["hide-input"]
-colours = recorded.get("colours")
-if colours:
-    rows = pd.DataFrame(colours, index=["first", "second", "third"])
-    display(rows.assign(published=photos.PUBLISHED_VALUES).style.format("{:.4f}"))
+colours = recorded.get("colours", {})  # not of every benchmark
+rows = pd.DataFrame(colours, index=["first", "second", "third"])
+rows.assign(published=photos.PUBLISHED_VALUES).style.format("{:.4f}")
 
 # %% [markdown]
 # Where the numbers of the benchmark come from:
