@@ -136,12 +136,16 @@ def entry(weights: str, folder: Path, pixels: str = "auto", **choices) -> Entry:
     return Entry(name, net.eval(), torch.from_numpy(mean).permute(2, 0, 1), size=size)
 
 
-def labels_for(images: Tree, classes: int, name: str) -> Tensor:
-    """The photographs' labels, int64 (N,), among a net's classes: the tree's own, or ImageNet's 1,000 for a part of these."""
-    labels, ids = images.labels, resources.files("reslib.data").joinpath("imagenet_classes.txt").read_text().split()
+def labels_for(images: Tree, classes: int, name: str, own: list[str] | None = None) -> Tensor:
+    """The photographs' labels, int64 (N,), among a net's classes: the tree's own, or for a part of these the net's, by name.
+
+    own: the names of the net's classes; None: of 1,000, ImageNet's.
+    """
+    labels = images.labels
+    ids = own or resources.files("reslib.data").joinpath("imagenet_classes.txt").read_text().split()
     if classes == len(images.classes) == len(ids) and images.classes != ids:
-        say(f"{images.folder}: its folders are not named as ImageNet's (n01440764): they count as its classes in the order of "
-            "their names.")  # fmt: skip
+        say(f"{images.folder}: its folders are not named as {name if own else 'ImageNet'}'s classes ({ids[0]}): they count as "
+            "these in the order of their names.")  # fmt: skip
     if classes != len(images.classes):
         if classes != len(ids) or not set(images.classes) <= set(ids):
             raise ValueError(f"{name} tells {classes:,} classes apart and {images.folder} holds {len(images.classes)}: test "
@@ -183,7 +187,7 @@ def test(weights: list[str], data_dir=None, how: str = "centre", device=None, **
         images = photographs.tree(folder, "val")
         entries = [entry(one, folder, **choices) for one in weights]
         names = [one.name for one in entries]
-        labels = [labels_for(images, one.net.fc.out_features, one.name) for one in entries]
+        labels = [labels_for(images, one.net.fc.out_features, one.name, getattr(one.net, "classes", None)) for one in entries]
         if len({one.size for one in entries}) > 1 or any(not torch.equal(labels[0], one) for one in labels):
             raise ValueError("the nets do not tell the same classes apart, or not on crops of one size, as an ensemble has to: "
                              "test them one by one.")  # fmt: skip

@@ -95,6 +95,7 @@ class Trainer:
         workers = max(1, machine.cores() // self.ranks.beside)
         self.reading = {"backend": self.backend, "workers": workers} if photographs else {}
         self.net = recipe.net(self.data.get("classes")).to(device, memory_format=torch.channels_last)
+        self.net.classes = self.data.pop("names", None)  # the weights' file tells them
         self.optimizer = optimizer_for(recipe, self.net)
         self.state = State(start=datetime.now(UTC).isoformat(timespec="seconds"), threads=torch.get_num_threads())
         if self.ranks.told(self.resume and self.checkpoint.exists()):

@@ -21,9 +21,12 @@ BEST = ("best_prec1", "best_acc1", "best_acc")  # a checkpoint's own note: best 
 
 
 def write_weights(net: nn.Module, recipe: Recipe, path: Path) -> None:
-    """Parameters and buffers in safetensors' format, with the recipe in its header; a crash leaves the old file or the new."""
+    """Parameters and buffers in safetensors' format, with the recipe in its header, and the names of `net.classes`, if it has
+    some; a crash leaves the old file or the new.
+    """
     tensors = {name: t.detach().cpu().contiguous() for name, t in net.state_dict().items()}
-    data = save(tensors, {"format": "pt", "recipe": json.dumps(recipe.as_dict())})
+    note = {"recipe": recipe.as_dict(), "classes": getattr(net, "classes", None)}
+    data = save(tensors, {"format": "pt"} | {name: json.dumps(value) for name, value in note.items() if value})
     with renamed(path) as file:
         file.write(data)
 
@@ -43,10 +46,15 @@ def recipe_of(path: Path) -> Recipe | None:
 
 
 def trained_net(recipe: Recipe, path: Path) -> nn.Module:
-    """The recipe's net with the weights of its run, in test mode. Raises ValueError, naming the file, if they do not fit."""
+    """The recipe's net with the weights of its run, in test mode; `classes`: of a run on photographs, their names.
+
+    Raises ValueError, naming the file, if they do not fit.
+    """
     net = recipe.net()
     try:
         tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            net.classes = json.loads((file.metadata() or {}).get("classes", "null"))
         if (classes := len(tensors["fc.bias"])) != net.fc.out_features:  # photographs of any number of classes
             net.fc = nn.Linear(net.fc.in_features, classes)
         net.load_state_dict(tensors)

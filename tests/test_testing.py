@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,9 +14,10 @@ from safetensors.torch import save_file
 from test_photographs import noise_tree, originals, photographs  # noqa: F401
 from torchvision.transforms import v2
 
-from reslib import cifar_resnet, imagenet_resnet, testing
+from reslib import IMAGENET, cifar_resnet, imagenet_resnet, testing
 from reslib.data import photographs as photos
 from reslib.data.cifar import from_workers
+from reslib.weights import trained_net, write_weights
 
 CLASSES = 2
 
@@ -118,9 +120,26 @@ def test_a_1000_class_net_on_a_part_of_imagenet(tmp_path, capsys):
     assert not capsys.readouterr().err
     numbered = images._replace(classes=sorted(map(str, range(1000))))  # 0, 1, 10, 100: not ImageNet's order
     assert testing.labels_for(numbered, 1000, "net").tolist() == [0, 1, 2]
-    assert "are not named as ImageNet's (n01440764): they count as its classes in the order" in capsys.readouterr().err
+    assert "are not named as ImageNet's classes (n01440764): they count as these in the order" in capsys.readouterr().err
     with pytest.raises(ValueError, match="net tells 10 classes apart and .* holds 3"):
         testing.labels_for(images, 10, "net")
+
+
+def test_a_net_of_ours_knows_its_classes_by_name(tmp_path, capsys):
+    """Its weights' file holds them: a tree of others, as many, is said to be so; of a part of them each has its own number."""
+    noise_tree(tmp_path)  # cat, dog
+    recipe = replace(IMAGENET, depth=18, size=64)
+    for own, says in ((["cat", "dog"], ""), (["ant", "bee"], "not named as net's classes (ant)")):
+        net = recipe.net(2)
+        net.classes = own
+        write_weights(net, recipe, tmp_path / "net.safetensors")
+        again = trained_net(recipe, tmp_path / "net.safetensors")
+        assert again.classes == own
+        assert testing.labels_for(photos.tree(tmp_path, "train"), 2, "net", again.classes).tolist() == [0] * 4 + [1] * 3
+        said = capsys.readouterr().err
+        assert says in said and bool(said) == bool(says)
+    part = testing.labels_for(photos.tree(tmp_path, "train"), 3, "net", ["ant", "cat", "dog"])
+    assert part.unique().tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("depth", [18, 50])

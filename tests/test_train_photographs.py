@@ -109,7 +109,8 @@ def test_the_command_line_trains_on_a_tree(tree, tmp_path):
         capture_output=True, text=True)  # fmt: skip
     assert found.returncode == 0 and "epoch=1.0/1," in found.stderr, found.stderr
     recipe = replace(SMALL, shortcut=None, steps=2, plateau=False, bn_batch=4)
-    assert (tmp_path / f"{recipe.name}.json").is_file() and "test error" in found.stdout
+    assert "test error" in found.stdout
+    assert read(tmp_path / f"{recipe.name}.json").net().classes == [f"{i} épagneul" for i in range(10)]
     assert "--data imagenet --data-dir DIR --scale paper --depth 18 --shortcut none" in command(recipe)
 
 

@@ -120,7 +120,7 @@ def prepared(recipe: Recipe, backend: str, device, data_dir=None, *, train: bool
 
 
 def contents(recipe: Recipe, backend: str = "array", data_dir=None) -> dict:
-    """Name, sha256, counts of train, val and test images; of photographs, the number of classes too.
+    """Name, sha256, counts of train, val and test images; of photographs, the number of classes and their names too.
 
     sha256: of CIFAR-10's bytes; of the .beton files; or of an ImageFolder tree's classes and file names, so that a copy is the
     same. Photographs of the part "val" are the test images. Raises ValueError where they cannot be trained and tested on.

@@ -198,7 +198,7 @@ def contents(recipe: Recipe, backend: str, data_dir) -> dict:
                              "each class.")  # fmt: skip
     statistics(folder)
     sha256 = hashlib.sha256("".join(digests).encode()).hexdigest()
-    counts = {"train": len(labels[0]), "val": 0, "test": len(labels[1]), "classes": len(classes)}
+    counts = {"train": len(labels[0]), "val": 0, "test": len(labels[1]), "classes": len(classes), "names": classes}
     return {"name": f"imagenet-{recipe.size}px", "sha256": sha256, **counts}
 
 
