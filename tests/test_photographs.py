@@ -1,5 +1,6 @@
 """Photographs: converted whole or not at all, read as written or refused; both backends crop and tint alike."""
 
+import errno
 import hashlib
 import os
 import re
@@ -399,6 +400,20 @@ def test_pixels_are_taken_as_they_are_stored_whatever_exif_says(tmp_path):
     Image.linear_gradient("L").crop((0, 0, 20, 30)).save(tmp_path / "side.jpg", exif=exif)
     with Image.open(tmp_path / "side.jpg") as image:
         assert image.getexif()[0x112] == 6 and np.array_equal(read(tmp_path / "side.jpg")[0], np.array(image.convert("RGB")))
+
+
+def test_a_disk_s_error_is_not_a_damaged_photograph(tmp_path, monkeypatch):
+    """A server that fails for a moment must not cost photographs, as --skip-unreadable would have it."""
+    names, read_bytes = [f.name for f in (noise_tree(tmp_path) / "train" / "cat").iterdir()], Path.read_bytes
+
+    def fails(path):
+        if path.name == names[1]:
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(OSError, match=f"Stale file handle.*{names[1]}"):
+        convert.look(tmp_path / "train" / "cat", names)
 
 
 def test_too_little_memory_is_not_blamed_on_the_photograph(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Photographs in an ImageFolder tree and the .beton files made of it: which there are, and what is in them."""
 
+import errno
 import hashlib
 import io
 import json
@@ -164,7 +165,7 @@ def read(path: Path) -> tuple[np.ndarray, str, bytes]:
     """A photograph's pixels, uint8 (H, W, 3), RGB whatever the file has; its format and mode, "JPEG RGB"; its bytes.
 
     16 bits of grey become 8. A JPEG's EXIF orientation is not applied, as in torchvision's ImageFolder and by FFCV's decoder.
-    Raises ValueError, naming the file, if it cannot be decoded; OSError for too little memory.
+    Raises ValueError, naming the file, if it cannot be decoded; OSError for too little memory, and where a disk fails.
     """
     try:
         data = path.read_bytes()
@@ -181,6 +182,8 @@ def read(path: Path) -> tuple[np.ndarray, str, bytes]:
     except MemoryError:
         raise OSError(f"{path} could not be decoded: there is too little memory.") from None
     except Exception as error:  # PIL raises many kinds for broken files
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT, errno.EACCES):
+            raise  # the disk's or the network's: the photograph may be sound
         why = "it is no image" if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f"{path} cannot be decoded ({why}): mend or remove it.") from None
 
