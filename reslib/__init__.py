@@ -6,6 +6,15 @@ record = reslib.train(replace(reslib.CIFAR, depth=56, shortcut=None).at("pocket"
 """
 
 import os
+import signal
+import sys
+
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while `python -m reslib` is imported, Ctrl-C ends it in silence
+try:
+    os.getcwd()
+except FileNotFoundError:  # torch would end the process with words of its own libraries
+    raise SystemExit("The working directory has been deleted, and PyTorch cannot be loaded there: change to another.") from None
 
 # Before torch is loaded: OpenMP's threads sleep while they wait. Spinning, their default, is a fifth faster on an idle machine
 # and several times slower beside any other job (two runs on two cores: 4 times).

@@ -16,7 +16,7 @@ from . import __version__
 from .bench.commands import Device, expanded
 from .bench.commands import app as bench_app
 from .checkpoint import heard, unwind
-from .machine import in_a_line
+from .machine import cores, in_a_line
 from .recipes import CIFAR, IMAGENET, SCALES
 
 Backend = Annotated[str, typer.Option(help="auto, ffcv, array, torch")]
@@ -121,8 +121,8 @@ def train(
     base, scale = (CIFAR, scale or "pocket") if data == "cifar10" else (IMAGENET, scale or "paper")
     first = {"depth": depth or base.depth, "shortcut": option, "seed": seed, "layers": fields.pop("layers", 2)}
     recipe = replace(replace(base, **first).at(scale), **fields)
-    if threads:
-        torch.set_num_threads(threads)
+    if threads or "OMP_NUM_THREADS" not in os.environ:  # torch's choice does not know a container's quota
+        torch.set_num_threads(threads or min(torch.get_num_threads(), cores()))
     read_only = not anew and (out / f"{recipe.name}.json").exists()
     if (record := run(recipe, data_dir=data_dir, out_dir=out, resume=not anew, device=device, backend=backend)) is None:
         return  # under torchrun, a rank that does not record

@@ -77,6 +77,7 @@ def own_settings(device: torch.device) -> Iterator[None]:
         torch.autocast(device.type, enabled=False),
         torch.inference_mode(False),
         torch.enable_grad(),
+        contextlib.nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu"),
     ):
         torch.set_float32_matmul_precision("highest")
         torch.set_default_dtype(torch.float32)
@@ -133,8 +134,10 @@ def provenance(state, here: dict) -> dict:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use, by its affinity and its container's quota."""
+    from joblib import cpu_count
+
+    return cpu_count()
 
 
 def warn_if_no_evidence(environment: dict) -> None:

@@ -4,12 +4,15 @@ Each command is called once as a process of its own, here or in the file of its 
 """
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
+import torch
 
 
 def run(*words, **keywords):
@@ -35,6 +38,29 @@ def test_train_where_nothing_can_be_said(tmp_path):
     command = [sys.executable, "-m", "reslib", "train", *short, "--out", tmp_path]
     assert subprocess.run(["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *command]).returncode == 0
     assert len(list(tmp_path.glob("*.json"))) == 1
+
+
+def test_ctrl_c_during_the_imports_says_nothing(root, tmp_path):
+    (tmp_path / "torch.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)")
+    found = run("plan", env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"})
+    assert found.returncode == -signal.SIGINT and not found.stdout + found.stderr
+
+
+def test_a_deleted_working_directory_is_one_sentence(root, tmp_path):
+    command = [sys.executable, "-m", "reslib", "plan"]
+    lost = ["sh", "-c", 'mkdir gone && cd gone && rmdir ../gone && exec "$@"', "sh", *command]
+    found = subprocess.run(lost, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True)
+    assert found.returncode == 1 and not found.stdout
+    assert found.stderr.startswith("The working directory has been deleted") and len(found.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("words", "threads"), [((), 1), (("--threads", "2"), 2)])
+def test_threads_are_no_more_than_a_container_s_cores_unless_asked_for(words, threads, reslib_main, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # joblib takes it as it does a container's quota
+    torch.set_num_threads(2)
+    assert "backend 'numpy' is unknown" in reslib_main("train", "--scale", "demo", *words, "--backend", "numpy").stderr
+    assert torch.get_num_threads() == threads
 
 
 def test_data(cifar):

@@ -75,7 +75,7 @@ def test_what_a_caller_has_set_in_torch_neither_enters_a_run_nor_is_changed_by_i
     torch.set_default_dtype(torch.float64)
     state = torch.get_rng_state()
     try:
-        with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+        with torch.autocast("cpu", torch.bfloat16), torch.inference_mode(), torch.device("meta"):
             assert run(few, out_dir=tmp_path / "set").weights_sha256 == expected
         assert torch.equal(state, torch.get_rng_state())
         assert (torch.get_float32_matmul_precision(), torch.get_default_dtype()) == ("medium", torch.float64)
