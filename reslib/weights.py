@@ -4,9 +4,12 @@ No code of a file is ever run.
 """
 
 import json
+import re
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
@@ -15,9 +18,15 @@ from torch import Tensor, nn
 from .files import renamed
 from .recipes import Recipe
 
-SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors", ".tar", ".th")
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights", "params")
+SUFFIXES = (".bin", ".ckpt", ".model", ".pkl", ".pt", ".pth", ".safetensors", ".tar", ".th")
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
+PROFILED = ("total_ops", "total_params", "num_batches_tracked")  # what else may lie in every module
 BEST = ("best_prec1", "best_acc1", "best_acc")  # a checkpoint's own note: best test accuracy, in percent or as a fraction
+SAFE = [Namespace, np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "?bhilBHILefd")] + [
+    (data.__reduce__()[0], f"numpy.{core}.multiarray.{name}")
+    for core in ("core", "_core") for data, name in ((np.float64(0), "scalar"), (np.zeros(0), "_reconstruct"))
+]  # fmt: skip
+"""What lies beside weights in many a checkpoint, and is no code: numbers of NumPy's, a command line's options."""
 
 
 def write_weights(net: nn.Module, recipe: Recipe, path: Path) -> None:
@@ -73,11 +82,13 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], float | None]:
     naming the file, if it is damaged or holds anything but finite tensors.
     """
     try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(SAFE):
+            found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is no file: give a file of weights.") from None
     except Exception as error:  # whatever damage makes torch or safetensors raise
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it calls {named[1]}" if named else re.split(r"\n|\. ", str(error).strip())[0] or type(error).__name__
         raise ValueError(f"{path} holds no weights that can be read without running its code: {reason}") from None
     best = None
     if isinstance(found, Mapping):
@@ -86,9 +97,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], float | None]:
         found = next((found[key] for key in WRAPPERS if isinstance(found.get(key), Mapping)), found)
     if not isinstance(found, Mapping) or not found or not all(isinstance(t, Tensor) for t in found.values()):
         raise ValueError(f"{path} holds no state dict: a mapping of names to tensors, alone or under {', '.join(WRAPPERS)}.")
-    while len({name.partition(".")[0] for name in found}) == 1 and all("." in name for name in found):
-        found = {name.partition(".")[2]: t for name, t in found.items()}
-    tensors = {name: t.float() for name, t in found.items() if t.dim()}  # no counters of batches
+    tensors = {name: t.float() for name, t in found.items() if t.is_floating_point() and not name.endswith(PROFILED)}
+    while len({name.partition(".")[0] for name in tensors}) == 1 and all("." in name for name in tensors):
+        tensors = {name.partition(".")[2]: t for name, t in tensors.items()}
     if not all(t.isfinite().all() for t in tensors.values()):
         raise ValueError(f"{path} holds NaN or infinity.")
     return tensors, best
