@@ -49,8 +49,8 @@ def check(source: dict) -> None:
     """Raises ValueError or TypeError, saying what is wrong with a source's fields."""
     if wrong := set(source) ^ set(FIELDS):
         raise ValueError(f"{', '.join(sorted(wrong))}: missing or unknown")
-    if source["mean"] != "image":
-        np.broadcast_to(np.asarray(source["mean"], float), 3)
+    if source["mean"] != "image" and not (abs(np.broadcast_to(np.asarray(source["mean"], float), 3)) <= 1).all():
+        raise ValueError(f"mean is {source['mean']}: it must be of pixels in [0, 1]")
     if not (np.broadcast_to(np.asarray(source["std"], float), 3) > 0).all():
         raise ValueError(f"std is {source['std']}: it must be above 0")
     if not all(isinstance(table, dict) for table in source["reported"].values()):
