@@ -1,9 +1,11 @@
 """The audit of published nets: weights in any wrapping, option A's two paddings, sources described or not, known values."""
 
 import json
+import random
 import struct
 import subprocess
 import sys
+from argparse import Namespace
 from itertools import islice
 
 import numpy as np
@@ -16,7 +18,7 @@ from reslib.data import Images
 from reslib.evidence import audit as auditing
 from reslib.evidence.audit import MEASURED, audit_folder, audits, measure, read_audit, write_audit
 from reslib.evidence.published import describe, reported
-from reslib.evidence.weights import readings, zeros_last
+from reslib.evidence.weights import departures, readings, zeros_last
 from reslib.record import unpack
 from reslib.resnet import ZeroPadding
 from reslib.weights import read_weights
@@ -66,11 +68,13 @@ def test_zero_channels_on_both_sides_are_the_same_net_but_for_the_order_of_its_c
 def test_weights_are_found_in_any_wrapping(shortcut, tmp_path):
     net, x = random_net(shortcut), torch.randn(2, 3, 32, 32)
     own = net.state_dict()
+    modules = list(dict.fromkeys(name.rpartition(".")[0] for name in own))
     forms = {
         "plain.pt": own,
         "module.th": {"state_dict": {f"module.{name}": t for name, t in own.items()}, "best_prec1": 91.5},
-        "other.ckpt": {"epoch": 3, "model": {f"model.module.layer_{i}.{n.rpartition('.')[2]}": t
-                                             for i, (n, t) in enumerate(own.items()) if t.dim()}},
+        "other.ckpt": {"epoch": 3, "best": np.float64(91), "args": Namespace(lr=0.1), "model": {
+            f"model.module.layer_{modules.index(n.rpartition('.')[0])}.{n.rpartition('.')[2]}": t for n, t in own.items()}},
+        "averaged.pkl": {"n_averaged": torch.tensor(3)} | own | {"conv1.total_ops": torch.zeros(1)},
         "half.pth": {"net": {name: t.half() for name, t in own.items()}, "best_acc": 0.915},
     }  # fmt: skip
     for name, form in forms.items():
@@ -103,12 +107,39 @@ def test_what_is_no_weights_is_refused(form, says, tmp_path):
     assert len(str(error.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("shortcut", [None, "A", "B", "C"])
+def test_modules_are_paired_by_their_names_in_whatever_order_they_stand(shortcut):
+    net, x = random_net(shortcut, depth=68), torch.randn(2, 3, 8, 8)
+    own = {name: t for name, t in net.state_dict().items() if t.dim()}
+    biased = dict(own)
+    for conv in [name.removesuffix(".weight") for name, t in own.items() if t.dim() == 4]:
+        mean = f"{conv.replace('conv', 'bn').replace('downsample.0', 'downsample.1')}.running_mean"
+        biased[f"{conv}.bias"] = torch.randn(len(own[mean]))
+        biased[mean] = own[mean] + biased[f"{conv}.bias"]
+    shuffled = list(biased)
+    random.Random(0).shuffle(shuffled)
+    forms = {
+        "shuffled": {name: own[name] for name in shuffled if name in own},
+        "with biases": {name.replace("layer", "stage.block_"): biased[name] for name in shuffled},
+        "as in a .safetensors file": {name.replace("conv1", "c1").replace("bn", "b"): own[name] for name in sorted(own)},
+        "under two names": own | {name.replace("conv", "seq.").replace("bn", "seq.1"): t for name, t in own.items()},
+    }
+    for form, tensors in forms.items():
+        again = {option: net for option, zeros, net in readings(tensors) if zeros != "around"}[shortcut]
+        torch.testing.assert_close(again(x), net(x), rtol=1e-3, atol=1e-3, msg=form)
+
+
 def test_weights_of_another_net_fit_none():
-    tensors = {name: t for name, t in random_net().state_dict().items() if t.dim()}
-    for wrong in (tensors | {"extra": torch.zeros(3)}, dict(list(tensors.items())[::-1]), {"fc.weight": torch.zeros(10, 64)}):
-        renamed = {f"x{name}": t for name, t in wrong.items()}  # so that they are matched by order
+    own = {name: t for name, t in random_net("A", 20).state_dict().items() if t.dim()}
+    blocks = [f"layer{stage}.{i}.{name}" for stage in (1, 2, 3) for i in range(3) for name in ("bn1", "conv1", "bn2", "conv2")]
+    modules = dict(zip(dict.fromkeys(name.rpartition(".")[0] for name in own), ("conv", *blocks, "bn", "fc"), strict=True))
+    for wrong in (
+        own | {"extra": torch.zeros(3)}, own | {"fc.mask": torch.ones(10, 64)}, own | {"layer1.0.gate": torch.tensor(0.5)},
+        own | {"fc.weight": torch.zeros(100, 64), "fc.bias": torch.zeros(100)}, {"fc.weight": torch.zeros(10, 64)},
+        {f"{modules[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": t for name, t in own.items()},  # it normalises first
+    ):  # fmt: skip
         with pytest.raises(ValueError, match="fits no CIFAR net of reslib"):
-            list(readings(renamed))
+            list(readings(wrong))
 
 
 def test_a_source_is_described_by_its_own_file_before_all_else(tmp_path):
@@ -118,7 +149,9 @@ def test_a_source_is_described_by_its_own_file_before_all_else(tmp_path):
     assert (known["mean"], known["std"], known["licence"]) == ([0.49187, 0.49186, 0.49186], [0.24697], "BSD-3-Clause")
     (folder / "source.toml").write_text('mean = "image"\nstd = 1\nlicence = "MIT"\n')
     assert [describe(folder)[key] for key in ("mean", "std", "licence")] == ["image", 1, "MIT"]
-    for line in ("std = 0", "std = [1, 2]", 'mean = "photograph"', "colour = 1", "std =", "reported.x = 1"):
+    for line in (
+        "mean = 125\nstd = 1", "std = 0", "std = [1, 2]", 'mean = "photograph"', "colour = 1", "std =", "reported.x = 1",
+    ):  # fmt: skip
         (folder / "source.toml").write_text(line)
         with pytest.raises(ValueError, match=r"^a-martyn/resnet is not described \(.*write .*source.toml") as error:
             describe(folder)
@@ -205,13 +238,19 @@ def test_what_the_name_leaves_open_the_training_images_decide(few, tmp_path, mon
     folder.mkdir()
     torch.save(random_net("A").state_dict(), folder / "net.pt")
     assert measure(folder / "net.pt", folder, SOURCE)["net"] == "resnet8-A"  # none is good: the first
-    errors = iter([90.0, 88.0, 10.0])
-    monkeypatch.setattr(auditing.evaluation, "evaluate", lambda net, batches: {"top1_error": next(errors)})
     tensors, _ = read_weights(folder / "net.pt")
-    assert auditing.choose("net.pt", tensors, [])[:2] == (None, None)
-    errors = iter([90.0, 10.0])
-    assert auditing.choose("resnet.pt", tensors, [])[:2] == ("A", "around")
-    assert auditing.choose("resnets/plain8/last.pt", tensors, [])[:2] == (None, None)
+    x, error = torch.randn(4, 3, 8, 8), 49.0
+    monkeypatch.setattr(
+        auditing.evaluation, "evaluate", lambda net, few: {"top1_error": error, "loss": (net(x) - few).abs().max().item()}
+    )
+    for option, zeros, net in readings(tensors):
+        assert auditing.choose("explained/resnet.pt", tensors, net(x))[:2] == (option, zeros)
+        for what, other in departures(net):
+            with pytest.raises(ValueError, match=f"fits the training images better with {what}"):
+                auditing.choose("resnet.pt", tensors, other(x))
+    error = 50.0  # the path decides
+    assert auditing.choose("resnet.pt", tensors, net(x))[:2] == ("A", "last")
+    assert auditing.choose("resnets/plain8/last.pt", tensors, other(x))[0] is None
 
 
 def test_audits_that_were_changed_are_refused(few, tmp_path):

@@ -29,7 +29,7 @@ from ..record import folder as records_folder
 from ..record import pack, refuse_constant, short, unpack
 from ..weights import SUFFIXES, read_weights
 from .published import describe, name_of, reported
-from .weights import readings
+from .weights import departures, readings
 
 KIND, SCHEMA = "audit", 1
 TOLERANCE = 0.005  # percent: half an image of 10,000, so a report with two decimals is met exactly or not at all
@@ -56,15 +56,21 @@ def batches(images: data.Images, source: dict, data_dir=None) -> Iterator[tuple[
 
 
 def choose(path: str, tensors: dict, few: list) -> tuple[str | None, str | None, nn.Module]:
-    """The reading of the weights that their path calls for: (shortcut, zero channels, net).
+    """The reading of the weights that fits the training batches `few` best: (shortcut, zero channels, net).
 
-    What it does not say, the error on the training batches `few` does: the first reading below 50 %, or else the first.
+    If all are wrong about half of the images or more, the first that agrees with the path. Raises ValueError if there is no
+    reading, or if a net that reslib does not have fits better than the best.
     """
-    found, names = list(readings(tensors)), re.findall("plain|resnet|residual", path.lower())
-    if names:
-        found = [reading for reading in found if (reading[0] is None) == (names[-1] == "plain")] or found
-    good = (reading for reading in found if evaluation.evaluate(reading[2], few)["top1_error"] < 50)
-    return found[0] if len(found) == 1 else next(good, found[0])
+    names = re.findall("plain|resnet|residual", path.lower())
+    found = sorted(readings(tensors), key=lambda reading: bool(names) and (reading[0] is None) != (names[-1] == "plain"))
+    scores = [evaluation.evaluate(net, few) for _, _, net in found]
+    best = min(range(len(found)), key=lambda i: scores[i]["loss"])
+    if scores[best]["top1_error"] >= 50:
+        return found[0]
+    loss, what = min((evaluation.evaluate(net, few)["loss"], what) for what, net in departures(found[best][2]))
+    if loss < scores[best]["loss"]:
+        raise ValueError(f"fits the training images better with {what}: such nets, or such pixels, are not audited")
+    return found[best]
 
 
 def measure(path: Path, folder: Path, source: dict, data_dir=None) -> dict:

@@ -1,6 +1,10 @@
 """Published weights in reslib's own CIFAR nets: tensors matched, the zero channels of option A put last."""
 
+import re
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import partial
+from os.path import commonprefix
 
 import torch
 from torch import Tensor, nn
@@ -8,16 +12,49 @@ from torch import Tensor, nn
 from ..resnet import ZeroPadding, cifar_resnet
 
 
-def fitted(tensors: dict[str, Tensor], depth: int, shortcut: str | None) -> nn.Module | None:
-    """reslib's net with these weights, matched by name or, if the names differ, by order; None if they do not fit."""
-    net = cifar_resnet(depth, shortcut)
-    own = {name: t for name, t in net.state_dict().items() if t.dim()}
-    names = own if tensors.keys() == own.keys() else tensors
-    form = [(name.rpartition(".")[2], tensors[name].shape) for name in names]
-    if form != [(name.rpartition(".")[2], t.shape) for name, t in own.items()]:
+def units(tensors: dict[str, Tensor]) -> list[list[Tensor]]:
+    """The tensors of each convolution with its BN, and of the classifier, in their order.
+
+    Names alike but for their numbers are put in the order of these. A convolution's BN is the nearest by name, then that of the
+    same number, then the next: of another size in a net that normalises before it convolves. A convolution's bias is taken off
+    the mean of its BN.
+    """
+    alike, modules, seen = {}, {}, set()
+    for name in sorted(tensors, key=lambda name: [part.zfill(9) for part in re.split(r"(\d+)", name)], reverse=True):
+        alike.setdefault(re.sub(r"\d+", "", name), []).append(name)
+    for name in [alike[re.sub(r"\d+", "", name)].pop() for name in tensors]:
+        if (key := (tensors[name].data_ptr(), tensors[name].shape)) not in seen:  # one module may have two names
+            modules.setdefault(name.rpartition(".")[0], {})[name.rpartition(".")[2]] = tensors[name]
+        seen.add(key)
+    place = {module: (module.split("."), re.findall(r"\d*$", module), i) for i, module in enumerate(modules)}
+    convs = [module for module, own in modules.items() if "weight" in own and own["weight"].dim() == 4]
+    bns = [module for module, own in modules.items() if "running_mean" in own]
+
+    def kin(conv: str, bn: str) -> tuple:
+        (path, number, i), (other, same, j) = place[conv], place[bn]
+        return len(commonprefix([path, other])), number == same, j > i, -j
+
+    for conv in sorted(convs, key=lambda module: -module.count(".")) if len(convs) == len(bns) else ():
+        bns.remove(bn := max(bns, key=partial(kin, conv)))
+        own, norm = modules[conv], modules.pop(bn)
+        if "bias" in own and own["bias"].shape == norm["running_mean"].shape:
+            norm["running_mean"] = norm["running_mean"] - own.pop("bias")
+        modules[conv] = norm | {f"conv.{leaf}": t for leaf, t in own.items()}
+    return [[own[leaf] for leaf in sorted(own)] for own in modules.values()]
+
+
+@torch.no_grad()
+def fitted(theirs: list[list[Tensor]], depth: int, shortcut: str | None) -> nn.Module | None:
+    """reslib's net with these `units`, in their order among those of one shape; None if they do not fit."""
+    net = cifar_resnet(depth, shortcut).eval()
+    ours = units({name: t for name, t in net.state_dict().items() if t.dim()})
+    ours, theirs = (sorted(these, key=lambda unit: [t.shape for t in unit]) for these in (ours, theirs))
+    if [[t.shape for t in unit] for unit in ours] != [[t.shape for t in unit] for unit in theirs]:
         return None
-    net.load_state_dict({to: tensors[name] for to, name in zip(own, names, strict=True)}, strict=False)
-    return net.eval()
+    for to, unit in zip(ours, theirs, strict=True):
+        for tensor, value in zip(to, unit, strict=True):
+            tensor.copy_(value)
+    return net
 
 
 def readings(tensors: dict[str, Tensor]) -> Iterator[tuple[str | None, str | None, nn.Module]]:
@@ -25,16 +62,34 @@ def readings(tensors: dict[str, Tensor]) -> Iterator[tuple[str | None, str | Non
 
     Plain nets and those of option A have the same tensors, wherever the latter's zero channels are.
     """
-    depth = 1 + sum(t.dim() == 4 and t.shape[2:] == (3, 3) for t in tensors.values())  # and the classifier
-    fits = 0
+    fits, theirs = 0, units(tensors)
+    depth = 1 + sum(any(t.shape[2:] == (3, 3) for t in unit) for unit in theirs)  # and the classifier
     for shortcut in ("A", None, "B", "C") if depth >= 8 and depth % 6 == 2 else ():
-        if net := fitted(tensors, depth, shortcut):
+        if net := fitted(theirs, depth, shortcut):
             fits += 1
             yield shortcut, "last" if shortcut == "A" else None, net
             if shortcut == "A":
-                yield shortcut, "around", zeros_last(fitted(tensors, depth, shortcut))
+                yield shortcut, "around", zeros_last(fitted(theirs, depth, shortcut))
     if not fits:
-        raise ValueError(f"fits no CIFAR net of reslib: {len(tensors)} tensors, {depth - 1} 3x3 convolutions")
+        raise ValueError(
+            "fits no CIFAR net of reslib (6n + 2 layers of 16, 32 and 64 filters, a BN after each convolution, 10 classes): "
+            f"it has {depth - 1} 3x3 convolutions, {len(tensors)} tensors"
+        )
+
+
+@torch.no_grad()
+def departures(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Nets of the same tensors that compute something else, and that reslib does not have: what weights cannot tell."""
+    blue, late, pooled = deepcopy(net), deepcopy(net), deepcopy(net)
+    blue.conv1.weight.copy_(blue.conv1.weight.flip(1))
+    yield "the colours in the order blue, green, red", blue
+    for block in (late.layer2[0], late.layer3[0]):
+        block.conv1.stride, block.conv2.stride = (1, 1), (2, 2)
+    yield "the strides on the second convolutions", late
+    if net.layer2[0].downsample:
+        for block in (pooled.layer2[0], pooled.layer3[0]):
+            block.downsample = nn.Sequential(nn.AvgPool2d(2), nn.Upsample(scale_factor=2), block.downsample)
+        yield "average pooling on the shortcuts", pooled
 
 
 @torch.no_grad()
