@@ -29,12 +29,6 @@ CENTRE = (256, 224)  # pixels: the shorter side and the centre crop of it that t
 MIDDLE = 2**31 - 1  # in a Plan's fractions
 SAMPLE = 10_000  # photographs, evenly spread, that the mean image is of where none were converted
 
-PUBLISHED = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
-"""Colour components of ImageNet as they are passed on (in columns): AlexNet's code, by way of facebook/fb.resnet.torch."""
-
-PUBLISHED_VALUES = np.array([0.2175, 0.0188, 0.0045])
-"""And their eigenvalues, for pixels in [0, 1]."""
-
 
 class Plan(NamedTuple):
     """Which samples come in which order, and how each is cropped, mirrored and tinted: the same for all backends."""
