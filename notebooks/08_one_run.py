@@ -36,6 +36,7 @@ wanted_power = 80  # percent: the power that is asked for when runs are counted
 # %% tags=["hide-input"]
 import math
 from itertools import combinations
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -53,7 +54,7 @@ from reslib.evidence import (
     reruns,
     rules,
 )
-from reslib.evidence.comparison import Part, Runs, pooled, prediction, spread_interval
+from reslib.evidence.comparison import Part, Runs, pooled, prediction
 
 
 # %% tags=["hide-input"]
@@ -99,7 +100,14 @@ for r in repeated.itertuples():
     for column, value in zip(columns.values(), values, strict=True):
         column.append(value)
 published = pd.DataFrame(columns)
+
+
 # %% tags=["hide-input"]
+def spread_interval(spread, freedom):  # 95 %, of normal values, by chi-square
+    ends = stats.chi2.ppf([0.975, 0.025], freedom)
+    return tuple(spread * np.sqrt(freedom / ends))
+
+
 runs_at_paper = Runs("paper", own)
 NETS = {("plain", d): plan.plain(d) for d in (20, 56)}
 NETS |= {("resnet", d): plan.residual(d) for d in (20, 32, 44, 56, 110)}
@@ -276,7 +284,8 @@ _ = ax.set(xlabel="points of top-1 error", ylim=(len(COMPARED) - 0.5, -0.5))
 # spread is known well enough ({numref}`tab-one-run-spread`).
 
 # %% mystnb={"figure": {"caption": "The spread over seeds is a few tenths of a point for every net that was run several times. Standard deviation of final test errors with its 95 % interval by chi-square, a line a net and author; vertical line and band: pooled, with its interval; dotted: the paper's five runs of ResNet-110.", "name": "fig-one-run-spread"}, "image": {"alt": "A horizontal interval for each net with several runs, labelled by author and number of runs. All intervals overlap the narrow vertical band of the pooled spread."}} tags=["hide-input"]
-stated = reported.stated_spreads()["table6.resnet110.test_error_mean"]
+table = pd.read_csv(Path(reported.__file__).with_name("paper.csv"), index_col="quantity")
+stated = table.spread["table6.resnet110.test_error_mean"]
 shown = spreads.sort_values(["net", "depth", "n"]).reset_index(drop=True)
 figure, ax = plt.subplots(figsize=(8, 0.9 + 0.28 * len(shown)))
 for y, r in enumerate(shown.itertuples()):
@@ -368,7 +377,8 @@ sd_fit = pooled(each, map(len, fits))[0] if fits else 0
 
 def spread_of(part, twin):
     """The spread to plan with, and its source. twin: the part in short training."""
-    both = 2**0.5 if part.compare == "paired" else 1  # seeds share nothing
+    paired = part.other is None and " - " in part.what
+    both = 2**0.5 if paired else 1  # seeds share nothing
     special = part.what.startswith(("plain-110", "ResNet-1202,"))
     if "test error" in part.what and not special:
         return both * sd, "pooled"
@@ -426,7 +436,7 @@ pd.DataFrame(rows, columns=columns).set_index("rule")
 n = np.arange(2, 17)
 tested = {}
 for (rule, what), (part, spread, source, _) in plans.items():
-    if source == "pooled" and part.other is not None and rule != "C8a":
+    if source == "pooled" and part.unit == "points" and rule != "C8a":
         name = f"{rule}: {minus(what.removesuffix(', test error'))}"
         tested[name] = [part.power(int(k), spread) for k in n]
 frame = 100 * pd.DataFrame(tested, index=pd.Index(n, name="runs of each net"))

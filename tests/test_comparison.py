@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reslib.evidence.comparison import POWER, Part, decide, direction, interval, pooled, prediction, spread_interval
+from reslib.evidence.comparison import POWER, Part, decide, direction, interval, pooled, prediction
 
 RNG = np.random.default_rng(20151210)
 
@@ -22,7 +22,7 @@ def test_nets_of_different_architecture_are_compared_by_welch():
     welch = stats.ttest_ind(one, two, equal_var=False)
     assert part.interval() == pytest.approx(tuple(welch.confidence_interval(0.95)))
     assert part.estimate == pytest.approx(np.mean(one) - np.mean(two)) and part.n == 3
-    pair = Part("x", one, two[:3], compare="paired")
+    pair = Part("x", tuple(np.subtract(one, two[:3])))
     assert pair.interval() == pytest.approx(tuple(stats.ttest_rel(one, two[:3]).confidence_interval(0.95)))
 
 
@@ -73,7 +73,7 @@ def test_power_of_an_equivalence_is_what_simulation_finds(compare, n, spread):
     one, two = RNG.normal(0, spread, (2, 20_000, n))
     tests = stats.ttest_1samp(one, 0, axis=1) if compare == "paired" else stats.ttest_ind(one, two, axis=1, equal_var=False)
     low, high = tests.confidence_interval(0.90)
-    part = Part("x", (), (), threshold=0.5, side=0, compare=compare)
+    part = Part("x", (), None if compare == "paired" else (), threshold=0.5, side=0)
     assert part.power(n, spread) == pytest.approx(((low > -0.5) & (high < 0.5)).mean(), abs=0.04)
 
 
@@ -131,12 +131,9 @@ def test_power_at_another_spread_is_that_of_runs_with_that_spread():
     assert plan.power(9, spread=0.5) > run.power(9) and plan.needed(1.0, power=0.9) > plan.needed(1.0)
 
 
-def test_spreads_are_pooled_by_their_degrees_of_freedom_and_their_interval_covers():
+def test_spreads_are_pooled_by_their_degrees_of_freedom():
     rng = np.random.default_rng(0)
     nets = [rng.normal(10 * i, 2.0, n) for i, n in enumerate((3, 5, 9))]
     left = np.concatenate([net - net.mean() for net in nets])
     spread, freedom = pooled([net.std(ddof=1) for net in nets], [len(net) for net in nets])
     assert freedom == 14 and spread == pytest.approx(np.sqrt((left**2).sum() / 14))
-    drawn = rng.normal(0, 2.0, (4_000, 5)).std(1, ddof=1)
-    low, high = np.transpose([spread_interval(sd, 4) for sd in drawn])
-    assert ((low < 2) & (2 < high)).mean() == pytest.approx(0.95, abs=0.015)

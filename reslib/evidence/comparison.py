@@ -54,12 +54,13 @@ def unstarted(runs: Iterable[Record]) -> str:
 
 @dataclass(frozen=True)
 class Part:
-    """One comparison of a rule: `values`, minus `other` if there is one, lies beyond `threshold` on the claim's side.
+    """One comparison of a rule: `values`, minus `other` if there is one (by Welch), lies beyond `threshold` on the claim's
+    side. Of pairs, `values` are the differences.
 
-    side: 1 above, -1 below, 0 within +-threshold (equivalence). How `values` and `other` are compared: "welch", or "paired",
-    entry by entry. margin: how far on the wrong side of the threshold the whole interval must lie to contradict. effect: the
-    distance from the threshold that the claim speaks of, by the paper's numbers or, where it gives none, the smallest that
-    would matter; with less than 80 % power for it nothing is contradicted.
+    side: 1 above, -1 below, 0 within +-threshold (equivalence). margin: how far on the
+    wrong side of the threshold the whole interval must lie to contradict. effect: the distance from the threshold that the
+    claim speaks of, by the paper's numbers or, where it gives none, the smallest that would matter; with less than 80 % power
+    for it nothing is contradicted.
     """
 
     what: str
@@ -67,31 +68,28 @@ class Part:
     other: tuple[float, ...] | None = None
     threshold: float = 0.0
     side: int = 1
-    compare: str = "welch"
     margin: float = SLACK
     effect: float = 1.0
     unit: str = "points"
     judged: bool = True  # False: shown beside the verdict, and no part of it
 
     @property
+    def samples(self) -> list[tuple[float, ...]]:
+        """One, or two to be compared."""
+        return [self.values] if self.other is None else [self.values, self.other]
+
+    @property
     def n(self) -> int:
         """Runs, of the smaller of two samples."""
-        return len(self.values) if self.other is None else min(len(self.values), len(self.other))
+        return min(map(len, self.samples))
 
     def test(self, at: float = 0.0, alternative: str = "two-sided"):
         """scipy's t test that the difference is `at`."""
         with warnings.catch_warnings():  # runs of one net may well reach an error at the same iteration; or there are none
             warnings.simplefilter("ignore", RuntimeWarning)
-            if self.two_samples:
-                return stats.ttest_ind(np.subtract(self.values, at), self.other, equal_var=False, alternative=alternative)
-            return stats.ttest_1samp(self.differences(), at, alternative=alternative)
-
-    @property
-    def two_samples(self) -> bool:
-        return self.other is not None and self.compare == "welch"
-
-    def differences(self) -> np.ndarray:
-        return np.asarray(self.values, float) - (0.0 if self.other is None else np.asarray(self.other, float))
+            if self.other is None:
+                return stats.ttest_1samp(self.values, at, alternative=alternative)
+            return stats.ttest_ind(np.subtract(self.values, at), self.other, equal_var=False, alternative=alternative)
 
     @property
     def estimate(self) -> float:
@@ -103,10 +101,8 @@ class Part:
 
     @property
     def spread(self) -> float:
-        """Standard deviation over seeds: of the differences, or pooled over both samples."""
-        if self.two_samples:
-            return math.sqrt((np.var(self.values, ddof=1) + np.var(self.other, ddof=1)) / 2)
-        return float(np.std(self.differences(), ddof=1))
+        """Standard deviation over seeds, pooled over both samples."""
+        return math.sqrt(np.mean([np.var(sample, ddof=1) for sample in self.samples]))
 
     def p_beyond(self, at: float, side: int) -> float:
         """Of a one-sided test: the chance of values so far above `at` (side 1), or below it (-1), if the truth lay there."""
@@ -143,13 +139,13 @@ class Part:
             if self.n < 2 or self.spread == 0:
                 return float(self.n >= 2)
             spread = self.spread
-        test, n = TTestIndPower() if self.two_samples else TTestPower(), n or self.n
+        n, sides = n or self.n, len(self.samples)
         if self.side == 0:  # both tests at 5 % at once
-            sides = 1 + self.two_samples
             freedom, error = sides * (n - 1), spread * math.sqrt(sides / n)
             seen = np.sqrt(stats.chi2.ppf(np.arange(0.5, 1_000) / 1_000, freedom) / freedom)  # spreads that n runs may show
             room = self.threshold / error - stats.t.ppf(1 - 2 * ALPHA, freedom) * seen  # for the mean, either way
             return float(np.clip(2 * stats.norm.cdf(room) - 1, 0, None).mean())
+        test = TTestPower() if sides == 1 else TTestIndPower()
         power = float(test.power(self.effect / spread, n, ALPHA, alternative="larger"))
         return 1.0 if math.isnan(power) else power  # scipy's noncentral t has gaps far out, where the power is 1
 
@@ -159,8 +155,7 @@ class Part:
 
     def __str__(self) -> str:
         if not self.n:  # what is there, all the same
-            sides = [side for side in (self.values, self.other) if side is not None]
-            told = [f"{np.mean(side):.3g} (n = {len(side)})" if len(side) else "no run yet" for side in sides]
+            told = [f"{np.mean(sample):.3g} (n = {len(sample)})" if len(sample) else "no run yet" for sample in self.samples]
             return minus(f"{self.what} {' less '.join(told)}")
         mean, low, high = (f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}" for x in (self.estimate, *self.interval()))
         spread = f" [{low}, {high}]" if self.n > 1 else ""
@@ -221,17 +216,6 @@ def pooled(spreads: Iterable[float], runs: Iterable[int]) -> tuple[float, int]:
     return math.sqrt((spreads**2 * freedom).sum() / freedom.sum()), int(freedom.sum())
 
 
-def spread_interval(spread: float, freedom: int) -> tuple[float, float]:
-    """Two-sided 95 % interval of the standard deviation of normal values, by chi-square."""
-    ends = stats.chi2.ppf([(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2], freedom)
-    return tuple(map(float, spread * np.sqrt(freedom / ends)))
-
-
-def as_planned(record: Record) -> bool:
-    """Whether a run on photographs was trained on those that are planned (plan.PHOTOGRAPHS)."""
-    return record.recipe.data != "imagenet" or record.data["sha256"] == PHOTOGRAPHS
-
-
 class Asked(NamedTuple):
     """A recipe that a rule has asked for: its runs by seed, how many are planned, and whether all must have started."""
 
@@ -241,20 +225,22 @@ class Asked(NamedTuple):
 
 
 class Runs:
-    """The recorded runs of one scale that may judge: of the seeds fixed beforehand, from committed code.
+    """The recorded runs of one scale that may judge: of the seeds fixed beforehand, from committed code, on planned images.
 
     Remembers which recipes a rule has asked for: those must be complete, and trained well enough, before it decides.
     """
 
     def __init__(self, scale: str, runs: pd.DataFrame):
         self.scale, self.asked = scale, {}
-        self.rows = runs[runs.dirty == False]  # noqa: E712 (None: unknown, not accepted)
+        accepted = [dirty is False and (record.recipe.data != "imagenet" or record.data["sha256"] == PHOTOGRAPHS)
+                    for dirty, record in zip(runs.dirty, runs.record, strict=True)]  # fmt: skip
+        self.rows = runs[np.array(accepted, bool)]
 
     def find(self, recipe: Recipe, times: int = 1, extra: bool = False) -> dict[int, Record]:
         """The runs of a recipe at this scale, by seed. extra: with the seeds that only C13 and C19 take."""
         base = recipe.at(self.scale).longer(times)
         ids = {replace(base, seed=seed).id: seed for seed in planned_seeds(base, extra)}
-        rows = self.rows[self.rows.recipe_id.isin(list(ids)) & self.rows.record.map(as_planned)]
+        rows = self.rows[self.rows.recipe_id.isin(list(ids))]
         return dict(sorted((ids[i], record) for i, record in zip(rows.recipe_id, rows.record, strict=True)))
 
     def __call__(self, recipe: Recipe, times: int = 1, extra: bool = False, must_start: bool = True) -> dict[int, Record]:

@@ -39,9 +39,3 @@ def claim_of(rule: str) -> Claim:
 def paper() -> dict[str, float]:
     """What the paper reports, by quantity: `paper()["table6.resnet20.test_error"]` is in the unit that paper.csv gives."""
     return {row["quantity"]: float(row["value"]) for row in _table("paper.csv")}
-
-
-@cache
-def stated_spreads() -> dict[str, float]:
-    """The standard deviations over runs that the paper prints (its "±"), by quantity, in the quantity's unit."""
-    return {row["quantity"]: float(row["spread"]) for row in _table("paper.csv") if row["spread"]}

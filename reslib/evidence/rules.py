@@ -31,10 +31,9 @@ def of(measure: Callable[[Record], float], family: dict[int, Record]) -> tuple[f
     return tuple(float(measure(record)) for record in family.values())
 
 
-def paired(measure: Callable[[Record], float], one: dict[int, Record], two: dict[int, Record]) -> list[tuple[float, ...]]:
-    """A value of each run of two families, for the seeds that both have, in the same order."""
-    common = sorted(set(one) & set(two))
-    return [tuple(float(measure(family[seed])) for seed in common) for family in (one, two)]
+def paired(measure: Callable[[Record], float], one: dict[int, Record], two: dict[int, Record]) -> tuple[float, ...]:
+    """The difference of two families' runs for each seed that both have."""
+    return tuple(float(measure(one[seed]) - measure(two[seed])) for seed in sorted(set(one) & set(two)))
 
 
 def errors(runs: Runs, which: str, one: Recipe, other: Recipe, told: str = "", times: int = 1, extra=False, **about) -> Part:
@@ -56,12 +55,9 @@ def backward_ratio(record: Record) -> pd.Series:
 
     Geometric means of the L2 norms of d loss / d response: far below 0 where gradients vanish, far above where they explode.
     """
-    frame = record.probe_frame()
-    third = frame.depth.max() // 3
-    logs = np.log10(frame.response_gradient)
-    first = logs[frame.depth <= third].groupby(frame.step).mean()
-    last = logs[frame.depth > frame.depth.max() - third].groupby(frame.step).mean()
-    return first - last
+    log10 = np.log10(record.probe_frame().pivot_table("response_gradient", "depth", "step"))
+    third = len(log10) // 3
+    return log10[:third].mean() - log10[-third:].mean()
 
 
 def response(record: Record) -> float:
@@ -133,15 +129,14 @@ def c8a(runs: Runs) -> list[Part]:
 def c8b(runs: Runs) -> list[Part]:
     """The order C, B, A at 56 layers is shown and never judged: the paper's steps, 0.3 points, would need many more pairs."""
     found = {option: runs(residual(56, shortcut=option)) for option in "ABC"}
-    pairs = {f"{a} - {b}": paired(test_error, found[a], found[b]) for a, b in ("AB", "BC")}
-    return [Part(f"{name}, test error:", one, two, compare="paired", judged=False) for name, (one, two) in pairs.items()]
+    return [Part(f"{a} - {b}, test error:", paired(test_error, found[a], found[b]), judged=False) for a, b in ("AB", "BC")]
 
 
 def c8c(runs: Runs) -> list[Part]:
     """Projections are not essential: at 56 layers A and C are within 0.5 points of test error (two one-sided tests, paired by
     seed: the nets differ in their projections alone)."""
-    one, two = paired(test_error, *(runs(residual(56, shortcut=option)) for option in "AC"))
-    return [Part("A - C, test error:", one, two, threshold=ESSENTIAL, side=0, compare="paired")]
+    found = paired(test_error, *(runs(residual(56, shortcut=option)) for option in "AC"))
+    return [Part("A - C, test error:", found, threshold=ESSENTIAL, side=0)]
 
 
 def c12(runs: Runs) -> list[Part]:
@@ -175,16 +170,15 @@ def c14a(runs: Runs) -> list[Part]:
     warm-up: log2 of the ratio, paired by seed, is above 0. A run that never gets there counts with all of its own. (Effect: 1,
     twice the iterations; margin: 0.1.)"""
     families = (runs(residual(110, warmup_lr=lr), must_start=False) for lr in (None, 0.01))
-    one, two = paired(lambda record: np.log2(steps_to(record, STARTED)), *families)
-    what = "log2 of iterations to 80 % training error, straight - warm-up:"
-    return [Part(what, one, two, compare="paired", margin=0.1, unit="")]
+    found = paired(lambda record: np.log2(steps_to(record, STARTED)), *families)
+    return [Part("log2 of iterations to 80 % training error, straight - warm-up:", found, margin=0.1, unit="")]
 
 
 def c14b(runs: Runs) -> list[Part]:
     """Without the warm-up ResNet-110 converges too (footnote 5): both end within 1.0 points of test error (two one-sided tests,
     paired by seed)."""
-    one, two = paired(test_error, *(runs(residual(110, warmup_lr=lr)) for lr in (None, 0.01)))
-    return [Part("straight - warm-up, test error:", one, two, threshold=SIMILAR, side=0, compare="paired")]
+    found = paired(test_error, *(runs(residual(110, warmup_lr=lr)) for lr in (None, 0.01)))
+    return [Part("straight - warm-up, test error:", found, threshold=SIMILAR, side=0)]
 
 
 def c15(runs: Runs) -> list[Part]:
