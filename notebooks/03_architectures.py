@@ -47,7 +47,7 @@ import torchvision
 from torch import nn
 
 import reslib
-from reslib.evidence import chapter, claims, counted, counts, parameters, plots
+from reslib.evidence import chapter, claims, counts, parameters, plots
 from reslib.evidence.counts import shape_of
 from reslib.machine import cpu_name
 from reslib.resnet import BasicBlock, Bottleneck
@@ -343,7 +343,7 @@ _ = plots.architecture(blocks, source="x", kinds=("conv", "bn", "relu", "add"))
 # size are doubled, as the shortcut is connected to the two high-dimensional ends." Time complexity is meant as a count:
 
 # %%
-say(counted.sentence("C18", paper))
+say(claims.sentence("C18", "counted"))
 
 # %% [markdown]
 # What do the options cost in whole nets? Projections where dimensions change (B) cost next to nothing in nets of basic blocks, and

@@ -323,7 +323,7 @@ say(
 # first half is counted, the second is judged by errors:
 
 # %% tags=["hide-input"]
-say("- " + counted.row("C19", paper)["ours"] + ".")
+say("- " + counted.judge("C19", paper)["ours"] + ".")
 say("- " + public.judge("C19")["ours"] + ".")
 
 # %% [markdown]

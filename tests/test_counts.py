@@ -61,7 +61,7 @@ def test_receptive_field_by_gradient():
     image = torch.ones(1, 3, 128, 128, dtype=torch.double, requires_grad=True)
     features = nn.Sequential(net.conv1, net.bn1, net.layer1, net.layer2, net.layer3)
     features(image)[0, :, 16, 16].sum().backward()
-    field = counts.layers(net, 128).query("kind == 'conv'").field.max()
+    field = counts.layers(shape_of(cifar_resnet, 20), 128).query("kind == 'conv'").field.max()
     assert (image.grad.abs().sum((0, 1)) > 0).sum() == field**2 == 81**2
 
 
@@ -70,14 +70,7 @@ def test_activation_memory_is_what_autograd_keeps():
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
                         nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())  # fmt: skip
     one = 4 * 16 * 16
-    assert counts.activation_memory(net, 16, batch=2) == 2 * one * (3 + 4 * 8) + 4 * 4 * 8
-
-
-def test_a_net_with_values_is_left_as_it_is():
-    net = cifar_resnet(8).eval()
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    counts.layers(net, 32), counts.multiply_adds(net, 32), counts.activation_memory(net, 32)
-    assert not net.training and all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert counts.activation_memory(net.to("meta"), 16, batch=2) == 2 * one * (3 + 4 * 8) + 4 * 4 * 8
 
 
 @pytest.mark.parametrize(
@@ -93,29 +86,23 @@ def test_a_net_with_values_is_left_as_it_is():
     }.items(),  # fmt: skip
 )
 def test_counted_claims(claim, verdict):
-    row = counted.row(claim, claims.paper())
-    assert (row["claim"], row["verdict"], row["n"], row["scale"]) == (claim, verdict, "exact", "counted")
-    assert verdict in counted.sentence(claim, claims.paper())
-    assert claim in {one.id for one in claims.CLAIMS}
+    row = counted.judge(claim, claims.paper())
+    assert (row["verdict"], row["n"]) == (verdict, "exact")
+    assert claims.sentence(claim, "counted").startswith(f"**{claim}, counted: {verdict}**. Rule: ")
 
 
 def test_ensembles_and_identities_that_would_not_hold(monkeypatch):
     p = claims.paper()
-    assert "4.49 % (validation) against ensembles (test) VGG (ILSVRC'14) 7.32, " in counted.row("C20", p)["ours"]
-    assert counted.verdict(counted.c20(p | {"table5.bn_inception.top5_error": 4.4})) == "holds in part"
-    assert counted.verdict(counted.c20(p | {"table5.prelu_net.top5_error": 3.5})) == "does not hold"
+    assert "4.49 % (validation) against ensembles (test) VGG (ILSVRC'14) 7.32, " in counted.judge("C20", p)["ours"]
+    assert counted.judge("C20", p | {"table5.bn_inception.top5_error": 4.4})["verdict"] == "holds in part"
+    assert counted.judge("C20", p | {"table5.prelu_net.top5_error": 3.5})["verdict"] == "does not hold"
     runs = [Mock(final={"train_error": 40.0, "identity_extension": {"train_error": e, "logit_difference": 1e-6}})
             for e in (40.0, 40.02)] + [Mock(final={"train_error": 40.0})]  # fmt: skip
     monkeypatch.setattr(counted, "load", lambda: runs)
-    found = counted.row("C21", p)
+    found = counted.judge("C21", p)
     assert found["verdict"] == "does not hold" and "equal training error in 1 of 2 runs" in found["ours"]
     monkeypatch.setattr(counted, "load", list)
-    assert counted.row("C21", p)["verdict"] == "no evidence"
-
-
-def test_a_count_that_fails_is_said():
-    assert counted.verdict([("a", False)]) == "does not hold"
-    assert counted.verdict([("a", False), ("b", True)]) == "holds in part"
+    assert counted.judge("C21", p)["verdict"] == "no evidence"
 
 
 def test_architecture_draws_every_layer_and_shortcut():

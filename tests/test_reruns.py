@@ -31,6 +31,7 @@ FIVE = made(*[(author, "resnet", depth, error) for author, gain in zip("abcde", 
 def test_every_row_has_a_source_and_a_locator_and_errors_are_percent():
     for row in ROWS:
         assert row["source"] and row["locator"], row
+        assert row["recipe_class"] in ("", *public.RECIPES) and row["report"] in ("", *public.REPORTS)
         assert not row["test_error_percent"] or 0 < float(row["test_error_percent"]) < 100
         assert row["in_meta"] not in ("yes", "best", "unclear") or (
             row["author_cluster"] and row["report"] and row["recipe_class"]
@@ -90,7 +91,7 @@ def test_a_verdict_by_hand():
     row = public.judge("C5", FIVE)
     # mean 1.4, sd sqrt(0.1), t(0.975, 4) = 2.776: half of the interval is 2.776 * sqrt(0.1 / 5) = 0.393
     assert row["ours"].startswith("ResNet-56 − ResNet-20, test error: −1.40 [−1.79, −1.01] points over 5 authors; 5 of 5")
-    assert (row["scale"], row["n"], row["verdict"]) == ("public", 5, "agrees (5 of 5 sources)")
+    assert (row["n"], row["verdict"]) == (5, "agrees (5 of 5 sources)")
     low, high = prediction([1.0, 1.2, 1.4, 1.6, 1.8])
     assert (low, high) == pytest.approx((1.4 - 2.776 * (0.1 * 6 / 5) ** 0.5, 1.4 + 2.776 * (0.1 * 6 / 5) ** 0.5), abs=1e-3)
 
@@ -136,20 +137,6 @@ def test_a_level_is_of_final_errors_alone():
     frame = made(*[(author, "resnet", 110, 6.5) for author in "abc"])
     frame = pd.concat([frame, made(("d", "resnet", 110, 6.0), report="best", in_meta="best")])
     assert public.effects("C19", frame).effect.tolist() == pytest.approx([6.5 - paper()["table6.highway19.test_error"]] * 3)
-
-
-def test_what_is_not_judged():
-    with pytest.raises(KeyError, match="public reruns say nothing of C2; they do of C1, C5"):
-        public.effects("C2")
-
-
-def test_a_row_without_a_locator_is_named(monkeypatch):
-    read = pd.read_csv
-    monkeypatch.setattr(
-        pd, "read_csv", lambda *a, **k: read(*a, **k).assign(locator=lambda f: f.locator.where(f.index != 3, ""))
-    )
-    with pytest.raises(ValueError, match="reruns.csv, line 5"):
-        public._read.__wrapped__()
 
 
 def test_curves_end_where_the_file_says():

@@ -2,13 +2,11 @@
 
 import json
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
-from reslib.evidence import plots, start
+from reslib.evidence import start
 
 FILE = "notebooks/records/start/slopes.json"
 
@@ -35,7 +33,7 @@ def made_up(forward=0.0, backward=0.0, spread=1e-3):
 )
 def test_the_rule(slopes, verdict):
     row = start.judge(made_up(**slopes))
-    assert row["verdict"] == f"{verdict} at initialisation" and row["n"] == 10 and row["claim"] == "C22"
+    assert row["verdict"] == f"{verdict} at initialisation" and row["n"] == 10
 
 
 def test_missing_draws_or_depths_leave_it_incomplete():
@@ -60,13 +58,6 @@ def test_a_damaged_file_is_named(tmp_path, monkeypatch, content):
     (tmp_path / "start" / "slopes.json").write_text(content)
     with pytest.raises(ValueError, match=r"slopes.json is damaged \(.*\): `python -m reslib start --write .*` makes it again"):
         start.table()
-
-
-def test_heat_map_leaves_out_what_is_missing():
-    table = pd.DataFrame([[1.0, np.nan], [-1.0, 0.0]], columns=[0, 16])
-    image = plots.heat_map(table, 2, plt.figure().gca(), title="x")
-    assert np.ma.count(image.get_array()) == 3 and image.get_clim() == (-2, 2)
-    assert [label.get_text() for label in image.axes.get_xticklabels()] == ["0", "16"]
 
 
 def test_padding_and_scale_of_untrained_nets():

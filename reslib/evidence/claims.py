@@ -1,8 +1,4 @@
-"""The verdicts on the paper's claims C1-C22 (claims.csv), by the rules of rules.py from the recorded runs.
-
-Each kind of evidence is judged apart and has its own words (WORDS): runs at the paper's scale, at night scale, and short
-training, which is never more than a direction.
-"""
+"""The verdicts on the paper's claims C1-C22 (claims.csv), each kind of evidence apart and in its own words."""
 
 import re
 from collections.abc import Iterable
@@ -61,19 +57,11 @@ def judge(rule: str, scale: str, runs: pd.DataFrame | None) -> dict:
 
     Nothing is decided before all planned runs are there. A scale that does not pass its gate (`Runs.gate`) says directions.
     """
-    row = {
-        "scale": scale,
-        "claim": rule,
-        "paper": claim_of(rule).paper,
-        "ours": "",
-        "n": 0,
-        "verdict": "no evidence",
-        "why": "",
-    }
+    row = dict(scale=scale, claim=rule, paper=claim_of(rule).paper, ours="", n=0, verdict="no evidence", why="")
     if scale == "public":
         return row | reruns.judge(rule)
     if scale == "counted":
-        return row | counted.row(rule, paper())
+        return row | counted.judge(rule, paper())
     if scale == "start":
         return row | start.judge()
     if scale not in SEEDS:
@@ -126,24 +114,20 @@ def table(rows: pd.DataFrame, *more: str) -> str:
     return rows[["claim", "kind", "n", "verdict", *more]].to_markdown(index=False)
 
 
-def sentence(claim: str, scale: str, runs: pd.DataFrame) -> str:
-    """The verdicts on a claim with their rules and numbers, as Markdown, a paragraph a rule."""
+def sentence(claim: str, scale: str, runs: pd.DataFrame | None = None) -> str:
+    """The verdicts on a claim with their rules and numbers, as Markdown, a paragraph a rule. What is counted needs no runs."""
     return "\n\n".join(paragraph(rule, scale, runs) for rule in rules_of(claim, scale))
 
 
 def paragraph(rule: str, scale: str, runs: pd.DataFrame) -> str:
     """The verdict by one rule, with the rule and its numbers."""
-    told = f"Rule: {' '.join(rules_at(scale)[rule].__doc__.split())}"
-    if scale not in SEEDS:
-        return f"**{title(rule)} at {scale} scale: not judged.** {told} Runs at this scale judge nothing."
-    row = judge(rule, scale, runs)
+    row, told = judge(rule, scale, runs), f"Rule: {' '.join(rules_at(scale)[rule].__doc__.split())}"
+    about = f"{title(rule)}, counted" if scale == "counted" else f"{title(rule)} at {scale} scale"
     if not row["ours"]:
-        return (
-            f"**{title(rule)} at {scale} scale: not judged.** {told} None of the runs that it needs is among these: from "
-            f"committed code, with the seeds fixed beforehand ({', '.join(map(str, SEEDS[scale]))})."
-        )
+        needs = f"of seeds {', '.join(map(str, SEEDS[scale]))}, from committed code" if scale in SEEDS else "at another scale"
+        return f"**{about}: not judged.** {told} None of the runs that it needs, {needs}, is among these."
     why = f" ({row['why']})" * bool(row["why"])
-    return f"**{title(rule)} at {scale} scale: {row['verdict']}**{why}. {told} Found: {row['ours']}. Paper: {row['paper']}."
+    return f"**{about}: {row['verdict']}**{why}. {told} Found: {row['ours']}. Paper: {row['paper']}."
 
 
 def decided(rows: pd.DataFrame) -> dict[str, int]:

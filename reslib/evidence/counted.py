@@ -1,8 +1,7 @@
 """The paper's claims that are counted, not measured: C10, C11, C17 to C20, and half of C21.
 
-A count has no spread and needs no seeds: it holds or it does not. Each rule is a function of the paper's numbers
-(`claims.paper()`) that returns what was counted, statement by statement, each with whether it bears the claim out; its
-docstring is the rule.
+A rule is a function of the paper's numbers (`claims.paper()`) that returns what was counted, statement by statement, each with
+whether it bears the claim out; its docstring is the rule.
 """
 
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from torch import nn
 from ..record import load
 from ..resnet import Bottleneck, cifar_plain, cifar_resnet, imagenet_plain, imagenet_resnet
 from .counts import layers, multiply_adds, parameters, shape_of
-from .reported import claim_of
 
 Counted = list[tuple[str, bool]]
 
@@ -116,23 +114,9 @@ COUNTED: dict[str, Callable[[dict], Counted]] = {
 }  # fmt: skip
 
 
-def verdict(parts: Counted) -> str:
-    """What statements say together."""
-    found = {holds for _, holds in parts}
-    if not found:
-        return "no evidence"
-    return "holds in part" if len(found) == 2 else "holds" if found == {True} else "does not hold"
-
-
-def row(claim: str, p: dict) -> dict:
-    """A row of the table of verdicts: scale, claim, paper, ours, n, verdict. p: the paper's numbers, `claims.paper()`."""
+def judge(claim: str, p: dict) -> dict:
+    """For the table of claims: ours, n, verdict. p: the paper's numbers, `claims.paper()`."""
     parts = COUNTED[claim](p)
-    return {"scale": "counted", "claim": claim, "paper": claim_of(claim).paper, "ours": "; ".join(text for text, _ in parts),
-            "n": "exact", "verdict": verdict(parts)}  # fmt: skip
-
-
-def sentence(claim: str, p: dict) -> str:
-    """The verdict with its rule and its counts, as Markdown."""
-    found = row(claim, p)
-    rule = " ".join(COUNTED[claim].__doc__.split())
-    return f"**{claim}, counted: {found['verdict']}.** Rule: {rule} Found: {found['ours']}. Paper: {found['paper']}."
+    held = [holds for _, holds in parts]
+    verdict = "holds" if all(held) else "holds in part" if any(held) else "does not hold"
+    return {"ours": "; ".join(text for text, _ in parts), "n": "exact", "verdict": verdict if parts else "no evidence"}

@@ -1,7 +1,7 @@
 """What a net costs, counted from its modules: layers, parameters, multiply-adds, receptive field, memory.
 
-A net is taken apart by tracing its forward pass (torch.fx) on the meta device, where tensors have shapes but no values. Build
-a net by `shape_of` to spare its memory; one with values is copied and left as it is.
+A net is taken apart by tracing its forward pass (torch.fx) on the meta device, where tensors have shapes but no values: it has
+to be built by `shape_of`.
 
 A multiply-add is one multiplication and one addition: what the paper calls a FLOP, and half of what FlopCounterMode counts.
 Convolutions and fully connected layers are counted; biases, normalisation, rectifiers, pooling and additions are not.
@@ -34,7 +34,7 @@ def parameters(net: nn.Module) -> int:
 def multiply_adds(net: nn.Module, size: int, channels: int = 3) -> int:
     """Multiply-adds of one image of (channels, size, size), counted by torch."""
     with FlopCounterMode(display=False) as counter:
-        on_meta(net)(image(size, channels))
+        net(image(size, channels))
     return counter.get_total_flops() // 2
 
 
@@ -44,7 +44,7 @@ def activation_memory(net: nn.Module, size: int, batch: int = 1) -> int:
     Every storage is counted once: 32-bit maps, the 64-bit indices of max pooling, the statistics of BN. What an allocator or
     a library needs besides is not.
     """
-    net, kept = deepcopy(on_meta(net)).train(), {}
+    net, kept = deepcopy(net).train(), {}
     weights = {t.untyped_storage()._cdata for t in chain(net.parameters(), net.buffers())}
 
     def keep(tensor):
@@ -60,11 +60,6 @@ def shape_of(make: Callable[..., nn.Module], *args, **keywords) -> nn.Module:
     """The net that `make` builds, with shapes but without values."""
     with torch.device("meta"):
         return make(*args, **keywords)
-
-
-def on_meta(net: nn.Module) -> nn.Module:
-    """The net, or where it has values a copy without them."""
-    return net if all(p.is_meta for p in net.parameters()) else deepcopy(net).to("meta")
 
 
 def image(size: int, channels: int = 3, batch: int = 1) -> torch.Tensor:
@@ -86,7 +81,6 @@ def layers(net: nn.Module, size: int, channels: int = 3) -> pd.DataFrame:
     parameters, multiply_adds, field (the receptive field, in pixels of the input), jump (pixels of the input between
     neighbouring outputs), inputs (names). The first row is the input. Sums of rows equal `parameters` and `multiply_adds`.
     """
-    net = on_meta(net)
     graph = Leaves().trace(net)
     walk = fx.Interpreter(fx.GraphModule(net, graph), garbage_collect_values=False)
     walk.run(image(size, channels))

@@ -87,19 +87,14 @@ def table(values: dict | None = None) -> pd.DataFrame:
     damaged.
     """
     path = folder() / "start" / "slopes.json"
-    if values is not None or not path.is_file():
-        return laid_out(values or {"rows": []})
     try:
-        return laid_out(json.loads(path.read_bytes()))
+        values = values or (json.loads(path.read_bytes()) if path.is_file() else {"rows": []})
+        rows = [row | {"seed": values["seeds"], "shortcut": row["shortcut"] or "none"} for row in values["rows"]]
+        frame = pd.DataFrame(rows, columns=["depth", *NAMES, "seed", "forward", "backward"])
+        return frame.explode(["seed", "forward", "backward"]).astype({"bn": bool, "forward": float, "backward": float})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         again = words("python", "-m", "reslib", "start", "--write", path.parent)
         raise ValueError(f"{path} is damaged ({error}): `{again}` makes it again.") from None
-
-
-def laid_out(values: dict) -> pd.DataFrame:
-    rows = [row | {"seed": values["seeds"], "shortcut": row["shortcut"] or "none"} for row in values["rows"]]
-    frame = pd.DataFrame(rows, columns=["depth", *NAMES, "seed", "forward", "backward"])
-    return frame.explode(["seed", "forward", "backward"]).astype({"bn": bool, "forward": float, "backward": float})
 
 
 def parts(frame: pd.DataFrame) -> list[Part]:
@@ -109,13 +104,16 @@ def parts(frame: pd.DataFrame) -> list[Part]:
             for way in ("forward", "backward") for depth, group in nets.groupby("depth")]  # fmt: skip
 
 
+def told(part: Part) -> list[str]:
+    """The mean and the ends of its 95 % interval, to a thousandth of a decade."""
+    return [minus(f"{round(x, 3) + 0.0:.3f}") for x in (part.estimate, *part.interval())]
+
+
 def parts_table(frame: pd.DataFrame) -> pd.DataFrame:
     """`parts` as a table: decades a layer, 95 % interval, and whether a layer keeps its signal."""
     kept = {"for": "yes", "against": "no", "open": "undecided"}
-    rows = {}
-    for part in parts(frame):
-        mean, low, high = (minus(f"{round(x, 3) + 0.0:.3f}") for x in (part.estimate, *part.interval()))
-        rows[part.what.rstrip(":")] = mean, f"{low} to {high}", kept[part.outcome]
+    found = {part.what.rstrip(":"): (told(part), kept[part.outcome]) for part in parts(frame)}
+    rows = {what: (mean, f"{low} to {high}", word) for what, ((mean, low, high), word) in found.items()}
     return pd.DataFrame(rows, ["decades a layer", "95 % interval", "kept"]).T
 
 
@@ -131,10 +129,9 @@ def judge(frame: pd.DataFrame | None = None) -> dict:
     """
     judged = parts(table() if frame is None else frame)
     if not judged:
-        return {"scale": "start", "claim": "C22", "ours": "", "n": 0, "verdict": "no evidence"}
+        return {"ours": "", "n": 0, "verdict": "no evidence"}
     n = min(part.n for part in judged)
     whole = len(judged) == 2 * len(DEPTHS) and n == len(SEEDS)
-    rounded = ((part.what, *(round(x, 3) + 0.0 for x in (part.estimate, *part.interval()))) for part in judged)
-    told = "; ".join("{} {:.3f} [{:.3f}, {:.3f}]".format(*part) for part in rounded)
+    found = "; ".join("{} {} [{}, {}]".format(part.what, *told(part)) for part in judged)
     word = f"{('supported', 'contradicted', 'undecided')[decide(judged)[0]]} at initialisation" if whole else "incomplete"
-    return {"scale": "start", "claim": "C22", "ours": minus(f"decades a layer, {told}"), "n": n, "verdict": word}
+    return {"ours": f"decades a layer, {found}", "n": n, "verdict": word}
