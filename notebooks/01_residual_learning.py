@@ -117,7 +117,7 @@ figures.learning(reslib.curves(own), PRINTED, axes)
 # %% mystnb={"figure": {"caption": "Right of zero the deeper net is worse: every plain pair (squares), on training as on test images. Left of zero it is better: nearly every residual pair (circles). A point is an author; the bar is the mean over authors with its 95 % interval; hollow points are recipes far from the paper's. Diamonds: the paper (plain nets read off its Fig. 6).", "name": "fig-public"}, "image": {"alt": "Four rows of points, one point an author. The rows of plain-56 minus plain-20 lie right of zero, at about 4 points, those of ResNet-56 minus ResNet-20 left of zero, in training and in test error."}} tags=["hide-input"]
 pairs = reruns.depth_pairs(PRINTED)
 figure, ax = plt.subplots(figsize=(8, 2.8))
-_ = figures.strips(pairs, ax)
+figures.strips(pairs, ax)
 
 # %% mystnb={"figure": {"caption": "What 56 layers instead of 20 change: the paper, and public reruns (mean over authors with its 95 % interval, far recipes left out). A difference of positive sign is a worse deeper net.", "name": "tab-public"}} tags=["hide-input"]
 figures.strips_table(pairs)
@@ -238,8 +238,11 @@ built.style.format("{:.2f}", na_rep="")
 # after the addition there is a second ReLU, $\sigma(\mathbf{y})$. The shortcut needs neither parameters nor multiplications.
 
 # %% mystnb={"figure": {"caption": "A building block (Fig. 2 of the paper, redrawn). The layers learn what has to be added to their input.", "name": "fig-block"}, "image": {"alt": "Diagram of a block: the input x goes through two weight layers with a ReLU between them, and past them along a curved identity shortcut; both are added, then a ReLU follows."}} tags=["hide-input"]
-plt.figure(figsize=(4.2, 3.2))
-_ = plots.residual_block()
+figure, ax = plt.subplots(figsize=(4.2, 3.2))
+drawn = counts.shape_of(reslib.cifar_resnet, 20).layer1[1]
+drawn = {"": counts.layers(drawn, 32, 16)}
+plots.architecture(drawn, r"$\mathbf{x}$", ("conv", "relu", "add"), ax)
+_ = ax.text(-0.55, 2.6, r"$\mathcal{F}(\mathbf{x})$")
 
 
 # %% [markdown]
@@ -411,8 +414,7 @@ torch.testing.assert_close(grads[1], grads[0] @ jacobian)
 
 # %% mystnb={"figure": {"caption": "The gradient at every layer over the course of training, in decades (powers of ten) above (red) or below (blue) its level in the last third of the layers. Top: 20 layers at the paper's scale. Bottom: 56 layers in short training (CIFAR-10 at 16\u00d716, 1,600 iterations). Only plain-56 before its first step is far from even. Norm of the derivative of the loss by each layer's response after BN; means over seeds.", "name": "fig-gradient-map"}, "image": {"alt": "Four heat maps of layers over training steps. The maps of plain-20, ResNet-20 and ResNet-56 are pale throughout; that of plain-56 is dark red at its lower layers at step 0, more than three decades, and pale afterwards."}} tags=["hide-input"]
 figure, axes = plt.subplots(2, 2, figsize=(8, 5.6), sharey="row")
-order = ("plain-20", "ResNet-20", "plain-56", "ResNet-56")
-for ax, net in zip(axes.flat, order, strict=True):
+for ax, net in zip(axes.T.flat, NETS, strict=True):
     of = recorded[net, "paper" if net.endswith("20") else "pocket"]
     image = layerwise.gradient_map(of, ax, title=net, xlabel="step", ylabel="layer")
 _ = figure.colorbar(image, ax=axes, label="decades above the last third")

@@ -121,7 +121,7 @@ in_paper = {"plain": READ_OFF[56] - READ_OFF[20], "resnet": printed[56] - printe
 
 # %% mystnb={"figure": {"caption": "A square right of zero: in this author's runs plain-56 tests worse than plain-20. A circle left of zero: ResNet-56 tests better than ResNet-20. Each line is one author; the two nets of a pair have the same recipe and are reported in the same way. The first line is the paper, from Table 6 for the residual pair and read off Fig. 6 by eye for the plain one. Mostly one run a net.", "name": "fig-reruns-forest"}, "image": {"alt": "A line for each author, grouped by how close the recipe is to the paper's. All 18 orange squares, the plain pair, lie right of zero, at 2 to 8 points; of the 44 blue circles, the residual pair, all but three lie left of zero, most near \u22121.3 points."}} tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(8, 10.5))
-_ = figures.forest({"plain": plain_gap, "resnet": gap}, in_paper, ax)
+figures.forest({"plain": plain_gap, "resnet": gap}, in_paper, ax)
 
 # %% [markdown]
 # What the sources say of each claim, by the rule of the next section. The mean and its 95 % interval are over authors, far
@@ -143,7 +143,7 @@ STRIPS = {
     "ResNet-110 − ResNet-56, test": ("resnet", last_gain, printed[110] - printed[56]),
 }
 figure, ax = plt.subplots(figsize=(8, 3.8))
-_ = figures.strips(STRIPS, ax)
+figures.strips(STRIPS, ax)
 
 # %% [markdown]
 # ## What is compared

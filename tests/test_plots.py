@@ -70,8 +70,8 @@ def test_letters_can_be_read_on_both_pages():
 def test_a_figure_without_an_authors_words_is_told_by_its_axes():
     told = re.search(r'aria-label="([^"]*)"', svg.html(two_panels()))[1]
     assert told.startswith("A figure of 2 panels: running training error (%) over iterations; running")
-    plots.residual_block(ax=plt.figure().gca())
-    assert svg.told(plt.gcf()).startswith("A building block: x goes through")
+    plots.architecture({"plain-8": counts.layers(counts.shape_of(reslib.cifar_plain, 8), 32)}, ax=plt.figure().gca())
+    assert svg.told(plt.gcf()).startswith("Nets side by side, a box a layer")
 
 
 def test_the_data_of_the_lines_are_in_the_page():

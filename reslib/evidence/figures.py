@@ -3,7 +3,6 @@
 Plain nets are orange squares, residual nets blue circles, in every figure; hollow where the recipe is not the paper's own.
 """
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,21 +16,17 @@ POINTS = "percentage points"
 HEADINGS = ("the paper's recipe", "near recipes", "recipe not stated", "far recipes")
 
 
-def strips(rows: dict[str, tuple], ax: Axes | None = None) -> Axes:
+def strips(rows: dict[str, tuple], ax: Axes) -> None:
     """Differences found by many sources, a row a comparison: points, and a bar for the mean and its 95 % interval.
 
     rows: by label, (kind of net, rows of `reruns.effects`, the paper's own difference or None: a diamond). Far recipes, which
     do not make the mean, are hollow.
     """
-    ax = ax or plt.gca()
     for y, (kind, table, paper) in enumerate(rows.values()):
-        colour, marker = KINDS[kind]
-        effects, sized = table.effect.to_numpy(float), table.sized.to_numpy(bool)
-        place = y + 0.1 + 0.11 * (effects.argsort().argsort() % 3 - 1)
-        for chosen, fill in ((sized, colour), (~sized, "none")):
-            ax.plot(effects[chosen], place[chosen], marker, ms=4.5, mec=colour, mfc=fill, alpha=0.75, ls="none")
-        if sized.sum() > 1:
-            mean, low, high = interval(effects[sized])
+        place = y + 0.1 + 0.11 * ((table.effect.rank(method="first") - 1) % 3 - 1)
+        points(table.effect, place, kind, table.sized, ax)
+        if table.sized.sum() > 1:
+            mean, low, high = interval(table.effect[table.sized])
             ax.plot([low, high], [y - 0.28] * 2, color="black", lw=2.2, solid_capstyle="butt")
             ax.plot(mean, y - 0.28, "|", color="black", ms=9, mew=2.2)
         if paper is not None:
@@ -40,7 +35,13 @@ def strips(rows: dict[str, tuple], ax: Axes | None = None) -> Axes:
     ax.set_yticks(range(len(rows)), rows)
     ax.set(ylim=(len(rows) - 0.5, -0.6), xlabel=f"difference of errors ({POINTS})")
     ax.grid(axis="y", visible=False)
-    return ax
+
+
+def points(x: pd.Series, y: pd.Series, kind: str, filled: pd.Series, ax: Axes) -> None:
+    """A point a source, in its kind's colour and with its marker; hollow where it is not `filled`."""
+    colour, marker = KINDS[kind]
+    for chosen, fill in ((filled.astype(bool), colour), (~filled.astype(bool), "none")):
+        ax.plot(x[chosen], y[chosen], marker, ms=5, mec=colour, mfc=fill, alpha=0.8, ls="none")
 
 
 def strips_table(rows: dict[str, tuple]) -> pd.DataFrame:
@@ -53,13 +54,12 @@ def strips_table(rows: dict[str, tuple]) -> pd.DataFrame:
     return pd.DataFrame(found, ["the paper (points)", "public reruns (points)", "sign as claimed"]).T
 
 
-def forest(kinds: dict[str, pd.DataFrame], paper: dict[str, float], ax: Axes | None = None) -> Axes:
+def forest(kinds: dict[str, pd.DataFrame], paper: dict[str, float], ax: Axes) -> None:
     """Each author's differences on a line of its own, named, by recipe: the plain pair and the residual one.
 
     kinds: by kind of net, rows of `reruns.effects`; paper: by kind, its own difference, on the first line. An author with two
     recipes has two lines.
     """
-    ax = ax or plt.gca()
     lines = pd.concat(kinds.values()).groupby(["recipe", "author"]).effect.min().sort_values()
     y, place = 1.0, {("", "the paper"): 0.0}
     for recipe, heading in zip(RECIPES, HEADINGS, strict=True):
@@ -78,30 +78,25 @@ def forest(kinds: dict[str, pd.DataFrame], paper: dict[str, float], ax: Axes | N
     ax.set_yticks(list(place.values()), [author for _, author in place], fontsize=8.5)
     ax.set(ylim=(y - 0.2, -0.8), xlabel=f"56 layers minus 20 layers, test error ({POINTS})")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize="small")
-    return ax
 
 
-def depth(levels: pd.DataFrame, paper: dict[str, dict[int, float]], ax: Axes | None = None) -> Axes:
+def depth(levels: pd.DataFrame, paper: dict[str, dict[int, float]], ax: Axes) -> None:
     """Final test error over depth (Table 6): a point an author, a line through the means, diamonds for the paper.
 
     levels: rows of `reruns.levels`; paper: by kind of net, its test errors (percent) by depth.
     """
-    ax = ax or plt.gca()
     for kind, printed in paper.items():
-        colour, marker = KINDS[kind]
         nets = levels[(levels.net == kind) & levels.depth.isin(list(printed))]
         place = np.log2(nets.depth) + 0.05 * (nets.groupby("depth").test_error.rank(method="first") % 5 - 2)
-        for own, fill in ((nets.recipe == "paper", colour), (nets.recipe != "paper", "none")):
-            ax.plot(place[own], nets.test_error[own], marker, ms=5, mec=colour, mfc=fill, alpha=0.8, ls="none")
+        points(place, nets.test_error, kind, nets.recipe == "paper", ax)
         mean, label = nets.groupby("depth").test_error.mean(), "plain" if kind == "plain" else "residual"
-        ax.plot(np.log2(mean.index.to_numpy(float)), mean, color=colour, lw=1.6, label=f"{label}, mean over authors")
+        ax.plot(np.log2(mean.index.to_numpy(float)), mean, color=KINDS[kind][0], lw=1.6, label=f"{label}, mean over authors")
         ax.plot(np.log2(list(printed)), printed.values(), "D-", color="black", mfc="white", ms=7, lw=0.8, zorder=3)
     ax.plot([], [], "D-", color="black", mfc="white", label="the paper")
     shown = sorted({d for printed in paper.values() for d in printed})
     ax.set_xticks(np.log2(shown), shown)
     ax.set(xlabel="depth (layers)", ylabel="final test error (%)")
     ax.legend(fontsize="small")
-    return ax
 
 
 def responses(layers: pd.DataFrame, axes) -> None:
@@ -112,20 +107,17 @@ def responses(layers: pd.DataFrame, axes) -> None:
         axes[1].plot(range(1, len(part) + 1), part.response_std.sort_values(ascending=False), **look)
     for ax, order in zip(axes, ("in its order", "sorted by magnitude"), strict=True):
         ax.set(xlabel=f"layer, {order}", ylabel="std", ylim=(0, None))
-    if layers.empty:
-        axes[0].set_title("no published weights have been measured")
-        return
     labelled = dict(zip(*axes[0].get_legend_handles_labels()[::-1], strict=True))  # one entry a net, whatever the sources
     axes[0].legend(labelled.values(), labelled, fontsize="small", ncols=3)
 
 
-def learning(own: pd.DataFrame, paper: dict[str, float], axes, source: str = "a-martyn/resnet") -> None:
+def learning(own: pd.DataFrame, paper: dict[str, float], axes) -> None:
     """Training and test error over iterations (Fig. 1, 6): a public rerun thin, our means bold, the paper's ends as diamonds.
 
-    own: rows as `reslib.curves()` gives them; paper: test errors (percent) by net, "plain-20"; axes: two Axes. Our curves are
-    averaged over 400 iterations, about as often as the other logs.
+    own: rows as `reslib.curves()` gives them, averaged here over 400 iterations, as public logs are; paper: test errors
+    (percent) by net, "plain-20"; axes: two Axes.
     """
-    public = curves().query("source == @source")
+    public = curves().query("source == 'a-martyn/resnet'")
     public = public.assign(net=[name(*key) for key in zip(public.net, public.depth, strict=True)])
     kinds = own.shortcut.map(lambda shortcut: "plain" if shortcut == "none" else "resnet")
     own = own.assign(net=[name(*key) for key in zip(kinds, own.depth, strict=True)], iteration=np.ceil(own.step / 400) * 400)

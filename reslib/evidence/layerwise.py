@@ -5,29 +5,29 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from .plots import colour, heat_map
+from .plots import colour
 
 
-def gradient_map(runs, ax: Axes | None = None, steps=None, limit: float = 4, **axes):
+def gradient_map(runs, ax: Axes, steps=None, **axes):
     """The gradient at every layer and probed step, in decades above its level in the last third of the layers; mean of runs.
 
-    runs: records of one net; steps: which, all of the records if None. Returns the mappable, for a colour bar.
+    runs: records of one net; steps: which, all of the records if None; what is missing is grey. Returns the mappable, for a
+    colour bar of four decades either way.
     """
-    frames = [pd.DataFrame(columns=["decades", "depth", "step"])]
-    for run in runs:
-        frame = run.probe_frame()
-        log10 = np.log10(frame.response_gradient)
-        level = log10[frame.depth > frame.depth.max() * 2 / 3].groupby(frame.step).mean()
-        frames.append(frame.assign(decades=log10 - frame.step.map(level))[["decades", "depth", "step"]])
-    profile = pd.concat(frames[min(1, len(frames) - 1) :]).pivot_table("decades", "depth", "step")
-    return heat_map(profile if steps is None else profile.reindex(columns=steps), limit, ax, **axes)
+    logs = [np.log10(run.probe_frame().pivot_table("response_gradient", "depth", "step")) for run in runs]
+    above = [log10 - log10[log10.index > len(log10) * 2 / 3].mean() for log10 in logs]
+    profile = pd.concat(above or [pd.DataFrame()]).groupby(level=0).mean()
+    profile = profile if steps is None else profile.reindex(columns=steps)
+    ax.set_facecolor("0.85")
+    ax.grid(False)
+    sns.heatmap(profile, vmin=-4, vmax=4, cmap="RdBu_r", cbar=False, yticklabels=10, rasterized=True, ax=ax)
+    ax.invert_yaxis()
+    ax.set(**axes)
+    return ax.collections[0]
 
 
 def slopes(frame: pd.DataFrame, axes) -> None:
-    """What a layer does before training, forward (left) and backward (right), over depth: means, and the range of all draws.
-
-    frame: rows of `start.table()`, of one initialisation; axes: two Axes.
-    """
+    """Rows of `start.table()`, of one initialisation, over depth, forward and backward: means, and the range of all draws."""
     kinds = {
         ("none", True, "zeros"): "plain, with BN",
         ("A", True, "zeros"): "residual, with BN",

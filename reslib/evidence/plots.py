@@ -1,4 +1,4 @@
-"""The book's figures: DataFrames in, matplotlib Axes out. Every figure says at which scale its runs were made.
+"""The book's figures: DataFrames in, matplotlib Axes out.
 
 Plain nets are dashed and orange, residual nets solid and blue, the darker the deeper (on a dark page: the lighter), so that
 figures can be read in greyscale and by the colour-blind.
@@ -51,19 +51,14 @@ def about(recipe: Recipe, n: int) -> str:
     return f"{kind} {what} at {recipe.size}x{recipe.size}, {recipe.steps:,} steps; n = {n} seed{'s' * (n != 1)}"
 
 
-def _label(depth: int, shortcut: str) -> str:
-    return f"plain-{depth}" if shortcut == "none" else f"ResNet-{depth}"
-
-
-def learning_curve(curves: pd.DataFrame, column: str, ax: Axes | None = None) -> Axes:
+def learning_curve(curves: pd.DataFrame, column: str, ax: Axes) -> None:
     """Error over iterations, a thin line a seed and a bold one for their mean (Fig. 1, 4, 6).
 
     curves: rows as `reslib.curves()` gives them; column: "train_error" (percent) or "test_error".
     """
-    ax = ax or plt.gca()
     for (shortcut, depth), group in curves.dropna(subset=column).groupby(["shortcut", "depth"], sort=True):
         line = "--" if shortcut == "none" else "-"
-        look, name = colour(depth, shortcut == "none"), _label(depth, shortcut)
+        look, name = colour(depth, shortcut == "none"), f"{'plain' if shortcut == 'none' else 'ResNet'}-{depth}"
         for seed, run in group.groupby("seed"):
             ax.plot(run.step, run[column], line, color=look, alpha=0.35, lw=0.7, label=f"_{name}, {seed}")
         mean = group.groupby("step")[column].mean()
@@ -73,68 +68,34 @@ def learning_curve(curves: pd.DataFrame, column: str, ax: Axes | None = None) ->
     ax.locator_params(axis="x", nbins=6)
     if len(curves):  # else there is nothing to name
         ax.legend(fontsize="small")
-    return ax
 
 
-def depth_effect(runs: pd.DataFrame, column: str, ax: Axes | None = None) -> Axes:
-    """Final error over depth, plain against residual: a point a run, a line through the means (C1, C5).
-
-    runs: rows as `reslib.records()` gives them; column: "train_error" or "test_error" (percent).
-    """
-    ax = ax or plt.gca()
+def depth_effect(runs: pd.DataFrame, column: str, ax: Axes) -> None:
+    """Final error over depth, plain against residual (C1, C5): see `family`. runs: rows as `reslib.records()` gives them."""
     for shortcut, group in runs.groupby("shortcut"):
         plain = shortcut == "none"
-        look, marker = colour(56, plain), "s" if plain else "o"
-        name = "plain" if plain else f"residual, {shortcut}"
-        mean = group.groupby("depth")[column].mean()
-        ax.plot(mean.index, mean, "--" if plain else "-", color=look, lw=1.6)
-        ax.plot(group.depth, group[column], marker, color=look, ms=5, alpha=0.8, label=name)
-    ax.set(xlabel="depth (layers)", ylabel=f"final {'training' if column[:5] == 'train' else 'test'} error (%)",
-           xticks=sorted(runs.depth.unique()))  # fmt: skip
-    ax.legend(fontsize="small")
-    return ax
+        name, look = "plain" if plain else f"residual, {shortcut}", "s--" if plain else "o-"
+        family(group.depth, group[column], ax, look, color=colour(56, plain), label=name)
+    ax.set(xlabel="depth (layers)", xticks=sorted(runs.depth.unique()))
 
 
-def by_option(runs: pd.DataFrame, column: str, ax: Axes | None = None) -> Axes:
-    """Final error by shortcut option, a point a run, a line through the means of each depth (Table 3).
-
-    runs: rows as `reslib.records()` gives them; column: "train_error" or "test_error" (percent).
-    """
-    ax = ax or plt.gca()
+def by_option(runs: pd.DataFrame, column: str, ax: Axes) -> None:
+    """Final error by shortcut option, a line a depth (Table 3): see `family`. runs: rows as `reslib.records()` gives them."""
     options = [option for option in ("none", "A", "B", "C") if option in set(runs.shortcut)]
     for (depth, group), marker in zip(runs.groupby("depth"), "os^D" * 9, strict=False):
-        look, at = colour(depth), group.shortcut.map(options.index)
-        ax.plot(at, group[column], marker, color=look, ms=5, alpha=0.8, label=f"{depth} layers")
-        mean = group.groupby(at)[column].mean()
-        ax.plot(mean.index, mean, color=look, lw=1.4)
+        at = group.shortcut.map(options.index)
+        family(at, group[column], ax, f"{marker}-", color=colour(depth), label=f"{depth} layers")
     ax.set_xticks(range(len(options)), options)
-    ax.set(xlabel="shortcut option", ylabel=f"final {'training' if column[:5] == 'train' else 'test'} error (%)")
+    ax.set(xlabel="shortcut option")
+
+
+def family(at: pd.Series, errors: pd.Series, ax: Axes, look: str, color: str, label: str) -> None:
+    """Final errors (percent), "train_error" or "test_error", at some places: a point a run, a line through the means."""
+    mean = errors.groupby(at).mean()
+    ax.plot(mean.index, mean, look[1:], color=color, lw=1.6)
+    ax.plot(at, errors, look[0], color=color, ms=5, alpha=0.8, label=label)
+    ax.set(ylabel=f"final {'training' if errors.name == 'train_error' else 'test'} error (%)")
     ax.legend(fontsize="small")
-    return ax
-
-
-def residual_block(ax: Axes | None = None) -> Axes:
-    """Fig. 2: x goes through two weight layers, F(x), and round them; both are added, then rectified."""
-    ax = ax or plt.gca()
-    ax.set(xlim=(-3.2, 4.4), ylim=(-0.2, 6.4))
-    ax.set_axis_off()
-    arrow = dict(arrowstyle="-|>", mutation_scale=13, color="black", lw=1.3)
-    ax.plot([0, 2.4, 2.4], [5.5, 5.5, 1.1], color="black", lw=1.3, zorder=1)  # the shortcut
-    for y in (4.3, 2.6):
-        ax.add_patch(FancyBboxPatch((-1.2, y - 0.35), 2.4, 0.7, boxstyle="round,pad=0.05", fc="#dbe7f3", ec="black", zorder=2))
-        ax.text(0, y, "weight layer", ha="center", va="center")
-    for start, end in (((0, 6), (0, 4.75)), ((0, 3.9), (0, 3.05)), ((0, 2.2), (0, 1.37)), ((0, 0.83), (0, 0)),
-                       ((2.4, 1.1), (0.27, 1.1))):  # fmt: skip
-        ax.add_patch(FancyArrowPatch(start, end, **arrow))
-    ax.plot(0, 1.1, "o", ms=19, mfc="white", mec="black")
-    ax.text(0, 1.08, "+", ha="center", va="center", fontsize=15)
-    said = [(0.2, 6.05, r"$\mathbf{x}$"), (0.2, 3.45, "relu"), (0.2, 0.4, "relu"), (2.6, 3.4, "$\\mathbf{x}$\nidentity")]
-    said += [(-1.45, 3.45, r"$\mathcal{F}(\mathbf{x})$"), (-0.5, 1.1, r"$\mathcal{F}(\mathbf{x})+\mathbf{x}$")]
-    for x, y, text in said:
-        ax.text(x, y, text, va="center", ha="left" if x > 0 else "right")
-    ax.figure.set_label("A building block: x goes through two weight layers, and round them through the identity; both are "
-                        "added, then rectified.")  # fmt: skip
-    return ax
 
 
 MAPS = {224: "#f7f7f7", 112: "#e4e4e4", 56: "#d9c8e6", 28: "#cfe8cf", 14: "#f6d3c3", 7: "#c6dbef"}  # a box, by its map's size
@@ -196,7 +157,7 @@ def _alone(title: str, frame: pd.DataFrame, source: str, kinds: tuple[str, ...],
 
 
 def _told(frame: pd.DataFrame, name: str) -> str:
-    """What the page says of a layer when it is chosen: its output, what it learns, what it costs."""
+    """What the page says of a layer when it is chosen."""
     row = frame.set_index("name").loc[name]
     shape = f"{row.channels} x {row['size']} x {row['size']}"
     return f"{name}, output {shape}, {row.parameters:,} parameters, {row.multiply_adds:,} multiply-adds"
@@ -223,17 +184,3 @@ def _boxes(frame: pd.DataFrame, kinds: tuple[str, ...]) -> tuple[list, list]:
             boxes.append((name, label, row["size"]))
             above[name] = name
     return boxes, shortcuts
-
-
-def heat_map(table: pd.DataFrame, limit: float, ax: Axes | None = None, **axes):
-    """A table of numbers as colours, red above 0, blue below, the first row at the bottom; what is missing is left grey.
-
-    limit: the value of the darkest colour. Returns the mappable, for a colour bar.
-    """
-    ax = ax or plt.gca()
-    ax.set_facecolor("0.85")
-    ax.grid(False)
-    image = ax.pcolormesh(table.to_numpy(float), cmap="RdBu_r", vmin=-limit, vmax=limit, rasterized=True)
-    ax.set_xticks([i + 0.5 for i in range(len(table.columns))], list(table.columns))
-    ax.set(**axes)
-    return image
