@@ -169,7 +169,7 @@ def plan(
 def sweep(
     plan: Annotated[str | None, typer.Option(help="one group of the plan; default: all, the most valuable first")] = None,
     scale: Annotated[str, typer.Option(help="pocket, night or paper")] = "pocket",
-    jobs: Annotated[int | None, typer.Option(help="runs at once; default: one a CPU core, 4 on a GPU, 1 on slurm")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="at once; default: one a CPU core, 4 on a GPU, 1 on slurm")] = None,
     time_limit: Annotated[float | None, typer.Option(help="seconds; what runs then is stopped with a checkpoint")] = None,
     out: Out = Path("runs"),
     data_dir: Data = None,

@@ -37,8 +37,7 @@ MEASURED = (
     "train_error", "train_loss", "test_error", "test_loss", "test_error_recomputed_bn", "test_loss_recomputed_bn",
 )  # fmt: skip
 """Errors in percent, losses in nats, over all images, not augmented. recomputed_bn: statistics over the training images, as for
-reslib's own nets. Nets that were trained on crops with a black border lose by that: plain-20 of a-martyn/resnet has 9.69 % with
-its own statistics, 11.03 % with these, and 9.61 % with statistics over such crops."""
+reslib's own nets; nets that were trained on crops with a black border lose by that."""
 
 
 def agreement(reported: dict[str, float], measured: float) -> str | None:
@@ -74,10 +73,8 @@ def choose(path: str, tensors: dict, few: list) -> tuple[str | None, str | None,
 
 
 def measure(path: Path, folder: Path, source: dict, data_dir=None) -> dict:
-    """Load the weights `path` of the source in `folder`, measure them, and return the audit, as it is written.
-
-    Raises ValueError, naming the file, if they cannot be read or fit no net of reslib; as `data.images`.
-    """
+    """The audit of the weights `path` of the source in `folder`. Raises ValueError, naming the file, if they cannot be read or
+    fit no net of reslib; as `data.images`."""
     start, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     train, test = (data.images(CIFAR, train=part, data_dir=data_dir) for part in (True, False))
     tensors, best = read_weights(path)
@@ -117,10 +114,8 @@ def measure(path: Path, folder: Path, source: dict, data_dir=None) -> dict:
 
 
 def audit_folder(folder: Path, data_dir=None) -> Iterator[dict | ValueError]:
-    """Measure every net of the sources in a folder, or of the one source that it is; what is wrong with one is yielded too.
-
-    Raises ValueError if there is no source in it; as `data.images`.
-    """
+    """Audits of the nets of the sources in a folder, or of the one source that it is; what is wrong with one is yielded too.
+    Raises ValueError if there is no source in it; as `data.images`."""
     sources = [folder] if "+" in folder.name else sorted(p for p in folder.glob("*+*") if p.is_dir())
     if not sources or not folder.is_dir():
         raise ValueError(f"{folder} holds no sources: a source is a folder <owner>+<repo> with weights in it.")
@@ -179,9 +174,7 @@ def read_audit(path: str | Path) -> dict:
         }  # fmt: skip
         if broken := [what for what, holds in must.items() if not holds]:
             raise ValueError(f"it does not hold that {broken[0]}")
-    except KeyError as error:
-        raise ValueError(f"{path} is not a readable audit: {error} is missing.") from None
-    except (AttributeError, TypeError, ValueError, zlib.error) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, zlib.error) as error:
         raise ValueError(f"{path} is not a readable audit: {error}.") from None
     return audit
 
@@ -192,10 +185,6 @@ def load_audits(where=None) -> list[dict]:
 
 
 def audits(where=None) -> pd.DataFrame:
-    """One row a published net: name, source, net, depth, shortcut ("none": plain), MEASURED, agrees_with, dirty, audit."""
-    kept = ("source", "net", "depth", "agrees_with")
-    rows = [
-        {"name": name(a), "shortcut": a["shortcut"] or "none", "dirty": a["environment"]["dirty"], "audit": a}
-        | {key: a[key] for key in kept} | a["measured"] for a in load_audits(where)
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["name", *kept[:3], "shortcut", *MEASURED, "agrees_with", "dirty", "audit"])
+    """One row a published net: source, net, depth, shortcut (None: plain), agrees_with, MEASURED, audit (all of it)."""
+    rows = [audit | audit["measured"] | {"audit": audit} for audit in load_audits(where)]
+    return pd.DataFrame(rows, columns=["source", "net", "depth", "shortcut", "agrees_with", *MEASURED, "audit"])

@@ -33,8 +33,7 @@ def scale_of_runs(scale: str, retrain: bool) -> str:
 def gather(planned: list[Recipe], retrain: bool = False, out_dir: str | Path = "runs") -> tuple[list[Record], list[Recipe]]:
     """The runs of a chapter, and the planned recipes that have no record.
 
-    retrain: carry all of them out into `out_dir`, side by side, the longest first; finished ones are kept, interrupted ones
-    taken up, and missing or damaged data stop it before any work. Otherwise the recorded ones are replayed. Raises
+    retrain: carry all of them out into `out_dir`, the longest first; otherwise replay the recorded ones. Raises
     FileNotFoundError, with the command that makes a run, if none is recorded, and RuntimeError, saying why, if a run fails.
     """
     if not retrain:
@@ -67,8 +66,8 @@ def by_scale(nets: dict, runs: pd.DataFrame, scales: Iterable[str] = ("pocket", 
 def gradient_ratios(recorded: dict[tuple[str, str], list[Record]]) -> pd.DataFrame:
     """The gradient in the first third of the layers over that in the last: before training, after 1 % of it, and at its end.
 
-    recorded: runs by net and scale, as `by_scale`. Geometric means over layers and seeds; one row a net, kind of runs and
-    their number n. The trained public nets of the same names are added, of which only the end is known.
+    recorded: as `by_scale` gives it. Geometric means over layers and seeds; one row a net, kind of runs and their number n. The
+    trained public nets of the same names are added, of which only the end is known.
     """
     rows = {}
     for (net, at), runs in recorded.items():

@@ -1,11 +1,8 @@
 """The run plan: every run that a claim or a table needs. `python -m reslib plan` lists it.
 
-It was fixed when the runs of `core` had been made at pocket scale, and grew six times since: `start`, which explores, `count`,
-then night scale at 32x32, `more`, `explosion`, which explores too, with fan-out split in two, and last `photographs`. When, by
-commit, is told in book/claims.md.
-
-A group of recipes is named for what it is for; groups are ordered by worth, the most valuable first, and within a group the
-first seed of every net comes before the second of any. A recipe is planned at a scale with the seeds of `SEEDS`.
+It was fixed when the runs of `core` had been made at pocket scale, and grew six times since: book/claims.md tells when, by
+commit. Groups are ordered by worth, the most valuable first; within a group the first seed of every net comes before the
+second of any.
 """
 
 from collections.abc import Iterator
@@ -47,7 +44,7 @@ def photographs(depth: int, shortcut: str | None = "A") -> Recipe:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs made for the same reason."""
+    """Runs made for the same reason, with the seeds of SEEDS where it names none."""
 
     name: str
     claims: str
@@ -56,7 +53,7 @@ class Group:
     scales: tuple[str, ...] = ("pocket", "paper")
     times: int = 1  # the scale's iterations
     extra: int = 0  # iterations before the scale's own
-    seeds: tuple[int, ...] | None = None  # instead of the scale's
+    seeds: tuple[int, ...] | None = None
 
 
 PLAN = (
@@ -95,7 +92,6 @@ PLAN = (
           (*(photographs(depth, option) for depth in (18, 34) for option in (None, "A")), photographs(50, "B")),
           scales=("extension",)),
 )  # fmt: skip
-"""In the order of their worth."""
 
 
 def at(group: Group, recipe: Recipe, scale: str) -> Recipe:

@@ -130,9 +130,7 @@ def run_parallel(recipes: list[Recipe], *, out: str | Path = "runs", jobs: int |
     been saved.
     """
     device = str(device_of(device))
-    jobs = jobs if jobs is not None else RUNS_ON_A_GPU if device != "cpu" else cores()
-    if jobs < 1:
-        raise ValueError(f"jobs is {jobs}: it must be at least 1.")
+    jobs = jobs or (RUNS_ON_A_GPU if device != "cpu" else cores())
     if time_limit is not None and not time_limit > 0:
         raise ValueError(f"time_limit is {time_limit}: it must be above 0 seconds.")
     worker = worker_for(recipes, path_of(out), data_dir=data_dir, device=device, backend=backend, beside=jobs)

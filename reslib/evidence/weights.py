@@ -94,10 +94,9 @@ def departures(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 @torch.no_grad()
 def zeros_last(net: nn.Module) -> nn.Module:
-    """Permute channels so that a net trained with half of option A's zero channels on each side computes the same here.
+    """Permute channels, in place, so that a net trained with half of option A's zero channels on each side computes the same.
 
-    reslib appends all zero channels after the copied ones. In place: `order[j]` is the channel that becomes the j-th of the
-    residual stream; channels inside a block stay where they are.
+    `order[j]` is the channel that becomes the j-th of the residual stream; channels inside a block stay where they are.
     """
     order = torch.arange(net.conv1.out_channels)
     for block in (*net.layer1, *net.layer2, *net.layer3):
