@@ -178,6 +178,12 @@ def test_a_source_is_described_by_the_files_beside_it(tmp_path):
     assert reported(source, folder, folder / "models" / "r.pt") == {"stated": 8.1}
     (folder / "r.csv").write_text("epoch,train_acc,test_acc\n1,0.5,0.5\n2,0.9,0.915\n3,0.9,0.91\n4,0.9,none\n")
     assert reported(source, folder, folder / "models" / "r.pt") == {"stated": 8.1, "final": 9.0, "best": 8.5}
+    (folder / "models" / "r.csv").write_text("test_err\n7\n")  # nearer
+    assert reported(source, folder, folder / "models" / "r.pt") == {"stated": 8.1, "final": 7, "best": 7}
+    assert reported(source, folder, folder / "else" / "r.pt") == {}  # which of the two is its log?
+    told = source | {"reported": {"final": {"r": 9, "models/r": 8}}}
+    assert [reported(told, folder, folder / name / "r.pt")["final"] for name in ("models", "else")] == [8, 9]
+    (folder / "models" / "r.csv").unlink()
     told = source | {"reported": {"best": {"r": 8.4, "s": 1}}}
     assert reported(told, folder, folder / "models" / "r.pt") == {"stated": 8.1, "final": 9.0, "best": 8.4}
 

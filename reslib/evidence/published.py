@@ -5,7 +5,7 @@ A source is a folder <owner>+<repo> with weights, perhaps logs, and perhaps sour
     mean = [0.49, 0.48, 0.45]         # subtracted from pixels in [0, 1]; "image": the training set's mean image
     std = [0.25, 0.24, 0.26]          # what they are then divided by
     commit = "..."                    # optional, as are licence, and the test errors in percent that no log has:
-    reported.final = {resnet20 = 8.27}
+    reported.final = {resnet20 = 8.27, "resnet32/last" = 7.51}
 """
 
 import csv
@@ -78,18 +78,20 @@ def reported(source: dict, folder: Path, path: Path) -> dict[str, float]:
     """The test errors in percent that a source reports of one file of weights: by reruns.csv, its log, source.toml.
 
     "final": of the last epoch; "best": the lowest of all epochs; "stated": a number of which neither is known. A log is a CSV
-    file with the name of the weights and a column such as test_err or test_acc.
+    file with the name of the weights, beside them or the only one, and a column such as test_err or test_acc.
     """
     found = {}
     for row in rerun_rows(folder):
         weights, stat, error = (row.get(key) or "" for key in ("has_weights", "stat", "test_error_percent"))
         if weights.partition(",")[0] == path.relative_to(folder).as_posix() and error:
             found[stat if stat in ("final", "best") else "stated"] = float(error)
-    for log in sorted(folder.rglob(f"{glob.escape(path.stem)}.csv"))[:1]:
+    logs = [log for log in (path.with_suffix(".csv"),) if log.is_file()] or list(folder.rglob(f"{glob.escape(path.stem)}.csv"))
+    for log in logs if len(logs) == 1 else ():
         table = pd.read_csv(log)
         for column in [name for name in table if re.search("test.*(err|acc)", name.lower())][:1]:
             errors = pd.to_numeric(table[column], errors="coerce").dropna()
             errors = errors * (100 if errors.max() <= 1 else 1)
             errors = 100 - errors if "acc" in column.lower() else errors
             found |= {"final": round(float(errors.iloc[-1]), 4), "best": round(float(errors.min()), 4)} if len(errors) else {}
-    return found | {stat: table[path.stem] for stat, table in source["reported"].items() if path.stem in table}
+    names = path.stem, path.relative_to(folder).with_suffix("").as_posix()
+    return found | {stat: table[name] for stat, table in source["reported"].items() for name in names if name in table}
