@@ -240,7 +240,7 @@ built.style.format("{:.2f}", na_rep="")
 # %% mystnb={"figure": {"caption": "A building block (Fig. 2 of the paper, redrawn). The layers learn what has to be added to their input.", "name": "fig-block"}, "image": {"alt": "Diagram of a block: the input x goes through two weight layers with a ReLU between them, and past them along a curved identity shortcut; both are added, then a ReLU follows."}} tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(4.2, 3.2))
 drawn = counts.shape_of(reslib.cifar_resnet, 20).layer1[1]
-drawn = {"": counts.layers(drawn, 32, 16)}
+drawn = {"a block of ResNet-20": counts.layers(drawn, 32, 16)}
 plots.architecture(drawn, r"$\mathbf{x}$", ("conv", "relu", "add"), ax)
 _ = ax.text(-0.55, 2.6, r"$\mathcal{F}(\mathbf{x})$")
 

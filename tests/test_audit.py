@@ -231,7 +231,7 @@ def test_sources_are_measured_one_by_one_and_errors_stop_nothing(few, tmp_path):
         path = write_audit(a, tmp_path / "out")
         assert path.name == f"new+source-{a['net']}-{a['weights_sha256'][:8]}.json" and read_audit(path) == a
     table = audits(tmp_path / "out")
-    assert table.net.tolist() == ["plain8", "resnet8-A"] and table.shortcut.tolist() == [None, "A"]
+    assert table.net.tolist() == ["plain8", "resnet8-A"] and table.shortcut.tolist() == ["none", "A"]
     assert table.audit[0] == made[0]
     assert [a["net"] for a in audit_folder(source) if isinstance(a, dict)] == ["plain8", "resnet8-A"]
 

@@ -185,6 +185,6 @@ def load_audits(where=None) -> list[dict]:
 
 
 def audits(where=None) -> pd.DataFrame:
-    """One row a published net: source, net, depth, shortcut (None: plain), agrees_with, MEASURED, audit (all of it)."""
-    rows = [audit | audit["measured"] | {"audit": audit} for audit in load_audits(where)]
+    """One row a published net: source, net, depth, shortcut ("none": plain), agrees_with, MEASURED, audit (all of it)."""
+    rows = [a | a["measured"] | {"shortcut": a["shortcut"] or "none", "audit": a} for a in load_audits(where)]
     return pd.DataFrame(rows, columns=["source", "net", "depth", "shortcut", "agrees_with", *MEASURED, "audit"])
