@@ -75,13 +75,18 @@ def claims_in(soup, article, page):
 
 
 def say_what(hidden):
-    """Collapsed code says what it makes: its figure or table, else its text, or nothing yet."""
+    """Collapsed code says what it makes: its figure or table, else its text, or nothing yet. Output and solutions are called so."""
     cell = hidden.find_parent("div", class_="cell")
     numbers = [" ".join(one.get_text(" ").split()) for one in cell.select("figcaption .caption-number")]
     what = ", ".join(numbers) or ("the text below" if cell.find("div", class_="cell_output") else "set-up")
+    what = f"the code: {what}"
+    if "below-input" in hidden["class"]:
+        what = "the output"
+    elif (section := hidden.find_parent("section")) and heading(section).endswith("Exercises"):
+        what = "the solution"
     for prompt, word in (("collapsed", "Show"), ("expanded", "Hide")):
         if place := hidden.select_one(f"summary .{prompt}"):
-            place.string = f"{word} the code: {what}"
+            place.string = f"{word} {what}"
 
 
 def heading(section):
