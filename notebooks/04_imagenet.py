@@ -378,13 +378,22 @@ if ours:
     plots.learning_curve(runs[runs.shortcut != "none"], "train_error", right)
     left.set_title("plain")
     right.set_title("residual")
-    stuck = [run for run in ours if not comparison.started(run)]
-    assert retrain or [run.recipe.told for run in stuck] == ["plain-34"]
+    stuck = [run.recipe.told == "plain-34" for run in ours if not comparison.started(run)]
+    every = [run for run in ours if run.recipe.told == "plain-34"]
+    assert retrain or (all(stuck) and len(stuck) == len(every))  # the words below
 
 # %% [markdown]
-# The one plain-34 that is recorded never starts: its training error stays near 90 %, as that of plain-56 does in many of our short
-# trainings. That is a failed start and not the degradation of Fig. 4, where plain-34 trains and ends a little behind.
-#
+# So far plain-34 never starts, and is the only one that does not: its training error stays near 90 %, as that of plain-56 does in
+# some of our short trainings. That is a failed start and not the degradation of Fig. 4, where plain-34 trains and ends a little
+# behind. {numref}`tab-extension` has the errors at the end.
+
+# %% mystnb={"figure": {"caption": "The extension so far: errors (%) at the end, means over n seeds. Ten classes, crops of 64 pixels: not to be compared with any number of the paper.", "name": "tab-extension"}} tags=["hide-input"]
+ends = [(r.recipe.told, r.final["train_error"], r.final["test_error"]) for r in ours]
+ends = pd.DataFrame(ends, columns=["net", "training error", "top-1 error"])
+ends = ends.groupby("net", sort=False).mean().assign(n=ends.net.value_counts())
+ends.style.format(precision=1).format("{:.0f}", subset=["n"]) if ours else None
+
+# %% [markdown]
 # (paper-table-2)=
 # (paper-table-4)=
 # (paper-c2)=
@@ -393,8 +402,8 @@ if ours:
 # ## Tables 2 to 5
 #
 # How close does anybody come to the paper's numbers? The tables set beside each other what the paper printed, what others
-# published on the same 50,000 validation images {cite:p}`russakovsky2015imagenet`, what our own nets reach on the extension
-# (other photographs: not to be compared with the other columns), and what a replication takes.
+# published on the same 50,000 validation images {cite:p}`russakovsky2015imagenet`, and what a replication takes. None of ours is
+# among them.
 #
 # The GPU hours are counted: a training step costs about three forward passes, a multiply-add is two operations, and the
 # rate is the best that was measured on an H200 GPU with the nets of CIFAR-10, several at once. Large nets use a GPU better than
@@ -427,13 +436,6 @@ def rerun(layers, shortcut, views):  # a net's published errors, cited
     return ", ".join(found) or "none found"
 
 
-def extension(layers, shortcut):  # mean top-1 error of our own nets
-    kind = (layers, shortcut)
-    found = [run for run in ours if (run.recipe.depth, run.recipe.shortcut) == kind]
-    found = [run.final["test_error"] for run in found]
-    return f"{np.mean(found):.1f} (n = {len(found)})" if found else "not run"
-
-
 def printed(table, name):
     found = [paper.get(f"table{table}.{name}.top{k}_error") for k in (1, 5)]
     return " / ".join("–" if one is None else f"{one:.2f}" for one in found)
@@ -448,11 +450,11 @@ def rows_of(table, nets, views):
                 "net": name,
                 "paper": printed(table, quantity),
                 "public reruns": rerun(layers, shortcut, views),
-                "ours, other photographs": extension(layers, shortcut),
                 "H200 hours, at most": f"{hours(layers, shortcut):.0f}",
             }
         )
-    return pd.DataFrame(rows).style.hide(axis="index")
+    wrapped = {"subset": ["public reruns"], "white-space": "normal"}
+    return pd.DataFrame(rows).style.hide(axis="index").set_properties(**wrapped)
 
 
 # %% [markdown]
@@ -460,7 +462,7 @@ def rows_of(table, nets, views):
 # from the paper's, most in scale and aspect augmentation, and its nets have option B, the default of its code. Sources that do
 # not say which option their nets have stand beside B too, as most libraries have it.
 
-# %% mystnb={"figure": {"caption": "Table 2: top-1 error (%) on the validation images, ten crops. Public reruns: each number links to its source. Ours: nets on other photographs, an extension. Hours: of one run, counted.", "name": "tab-imagenet-2"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Table 2: top-1 error (%) on the validation images, ten crops. Public reruns: each number links to its source. Hours: of one run, counted.", "name": "tab-imagenet-2"}} tags=["hide-input"]
 TWO = {f"plain-{n}": (n, None) for n in (18, 34)}
 TWO |= {f"ResNet-{n}": (n, "A") for n in (18, 34)}
 rows_of(2, TWO, "10-crop")
@@ -473,7 +475,8 @@ rows_of(2, TWO, "10-crop")
 twins = everyone[(everyone.dataset == public.IMAGENET) & (everyone.depth == 34)]
 twins = twins[twins.source.isin(twins[twins.net == "plain"].source)].set_index("net")
 assert twins.source.nunique() == 1 and twins.test_error.plain > twins.test_error.resnet
-twins = twins[["source", "test_error", "sd", "seeds"]]
+twins = twins.rename({"plain": "plain-34", "resnet": "ResNet-34"}).sort_index()
+twins = twins[::-1][["source", "test_error", "sd", "seeds"]]
 twins.columns = ["source", "top-1 error", "sd", "runs"]
 twins.style.format({"runs": "{:.0f}"}, precision=1)
 
@@ -509,7 +512,6 @@ FIVE = {
 rows = {told: paper[f"table5.{name}.top5_error"] for name, told in FIVE.items()}
 six = 2 * hours(152, "B") + sum(hours(n, "B") for n in (34, 34, 50, 101))
 table = pd.Series(rows, name="paper").map("{:.2f}".format).to_frame()
-table["public reruns"], table["ours, other photographs"] = "none found", "not run"
 table["H200 hours, at most"] = [""] * (len(table) - 1) + [f"{six:.0f}"]
 table
 
@@ -534,7 +536,7 @@ def disagreement(predictions):  # mean share of images on which two of the nets 
     return np.mean([(predictions[a] != predictions[b]).mean() for a, b in pairs])
 
 
-# %% mystnb={"figure": {"caption": "Votes of recorded CIFAR-10 nets, an analogue of Table 5: % of the 10,000 test images. The best one is chosen afterwards, on the same images: set their vote beside it.", "name": "tab-imagenet-votes"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Votes of recorded CIFAR-10 nets, an analogue of Table 5: % of the 10,000 test images. The best one is chosen afterwards, on the same images: set their vote beside it. \u201cDisagree on\u201d: where two of the nets differ, on average.", "name": "tab-imagenet-votes"}} tags=["hide-input"]
 own = [run for run in record.load() if run.recipe.scale == "paper"]
 own = [run for run in own if run.recipe.data == "cifar10"]
 audits = [a for a in load_audits() if a["shortcut"]]
@@ -562,7 +564,7 @@ for name, runs in groups.items():
             "mean error": f"{np.mean(errors):.2f}",
             "the best one": f"{min(errors):.2f}",
             "their vote": voted,
-            "two of them disagree on": f"{100 * disagreement(predictions):.1f}",
+            "disagree on": f"{100 * disagreement(predictions):.1f}",
         }
     )
 pd.DataFrame(rows).style.hide(axis="index")
@@ -680,13 +682,19 @@ for patience in (0, 20):
 print(f"opposite corners share {(2 * 224 - 256) ** 2 / 224**2:.0%} of their pixels")
 
 # %% [markdown]
-# 5. Three nets err on 30 % of the images each, independently, and all wrong answers differ. What is the error of their vote? And
-#    if they err on the same images?
+# 5. Three nets err on 30 % of the images each, independently, and those that err on an image all name the same wrong class. What
+#    is the error of their vote? And if all wrong answers differ, and a tie goes to the first net? And if the three err on the same
+#    images?
 #
 # ```{admonition} Solution
 # :class: dropdown
-# Independent: at least two must err, about 22 %. The same images: 30 %, whatever is averaged. Table 5's gain lies between the two.
+# The same wrong class: two must err, 21.6 %. Wrong answers that differ: the first net must err, and another one too; if only
+# one errs, the other two outvote it. That is 15.3 %. The same images: 30 %, whatever is averaged. Table 5's gain lies between.
 # ```
 
 # %% tags=["hide-cell"]
-print(f"{3 * 0.3**2 * 0.7 + 0.3**3:.3f}")
+rng = np.random.default_rng(0)
+wrong = rng.random((3, 1_000_000)) < 0.3
+differ = wrong[0] & (wrong[1] | wrong[2])
+print(f"the same {(wrong.sum(0) >= 2).mean():.1%}, different {differ.mean():.1%}")
+print(f"exactly {3 * 0.3**2 * 0.7 + 0.3**3:.3f} and {0.3 * (1 - 0.7**2):.3f}")
