@@ -75,7 +75,7 @@ def claims_in(soup, article, page):
 
 
 def say_what(hidden):
-    """Collapsed code says what it makes: its figure or table, else its text, or nothing yet. Output and solutions are called so."""
+    """Collapsed code says what it makes: its figure or table, else its text, or nothing yet. Output and solutions say so."""
     cell = hidden.find_parent("div", class_="cell")
     numbers = [" ".join(one.get_text(" ").split()) for one in cell.select("figcaption .caption-number")]
     what = ", ".join(numbers) or ("the text below" if cell.find("div", class_="cell_output") else "set-up")
