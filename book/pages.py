@@ -164,14 +164,14 @@ def said(row):
 
 
 def cards(notebooks):
-    """The chapters as cards: number, title, what is asked, and the first figure in small (build.py has put it there)."""
+    """The chapters as cards: number, title, what the paper says, and the first figure in small (build.py has put it there)."""
     made = []
     for number, path in enumerate(notebooks, 1):
         prose = "\n".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "markdown")
         found = re.search(r"\*\*The paper says:\*\*\s*(.+?)(?=\n>\s*\n|\n\n|\Z)", prose, re.S)
         says = re.sub(r"[*_`$\\]|\{[^}]*\}", "", re.sub(r"\s*\n>?\s*", " ", found[1])) if found else ""
         says = says if len(says) < 170 else says[:160].rsplit(" ", 1)[0] + " …"
-        says, small = says[:1].upper() + says[1:], thumbnail(path)
+        says, small = f"The paper says: {says}", thumbnail(path)
         image = f'<img src="_static/thumbs/{path.stem}.{small[0]}" alt="" loading="lazy">' if small else ""
         text = f"<span><b>{number} · {escape(title(path))}</b> {escape(says)}</span>"
         made.append(f'<a class="chapter" href="notebooks/{path.stem}.html">{image}{text}</a>')
@@ -264,6 +264,7 @@ def evidence():
 
     rows = records()
     deep = rows[(rows.scale == "pocket") & (rows.shortcut == "none") & (rows.steps == CIFAR.at("pocket").steps)]
+    deep = deep[[not changes(record.recipe) for record in deep.record]]  # without the treatments of chapter 1
     planned = table(rows)
     done = planned.groupby(["plan", "scale"])[["recorded", "runs"]].sum()
     planned["all"] = planned.runs * planned.hours
