@@ -26,8 +26,8 @@
 # > **We see:** every public rerun that reports both finds plain-56 worse than plain-20, and nearly all find ResNet-56 better than
 # > ResNet-20. Most find ResNet-110 a little better than ResNet-56, but together they do not decide it, nor ResNet-1202.
 # >
-# > **Why they agree:** what depth costs plain nets, and what shortcuts bring, is several times larger than the spread over seeds and
-# > over authors. The last step, from 56 to 110 layers, is about as small as the spread.
+# > **Why they agree:** what depth costs plain nets, and what shortcuts bring, is many times the spread over seeds, and at
+# > least twice that over authors. The last step, from 56 to 110 layers, is about as small as the spread.
 # >
 # > **What this costs.** Nothing is trained here: the page reads a table of published results, in seconds on one core.
 
@@ -104,7 +104,9 @@ def by_net(frame, value):  # a row an author, a column a net
     keys = dict(index=["recipe", "author"], columns="name", values=value)
     table = frame.assign(name=nets).pivot_table(**keys)
     order = sorted(table, key=lambda name: (name[0] != "p", int(name.split("-")[1])))
-    return table[order].style.format("{:.2f}", na_rep="")
+    narrow = [{"selector": "th.col_heading", "props": "white-space: normal"}]
+    table = table[order].rename_axis(columns=None).style.set_table_styles(narrow)
+    return table.format("{:.2f}", na_rep="")
 
 
 depths = (20, 32, 44, 56)  # plain nets: Fig. 6 read off by eye, within about 0.5 points
@@ -133,7 +135,7 @@ verdict = verdicts.set_index("claim").verdict.str.split(" (", regex=False).str[0
 answer = verdict.map({"agrees": "Yes", "disagrees": "No", "too few": "Undecided"})
 say(verdicts[["claim", "paper", "ours", "verdict"]].to_markdown(index=False))
 
-# %% mystnb={"figure": {"caption": "Depth costs plain nets several points, on the training set as on the test set, and brings residual nets one to two; shortcuts are worth more than either at 56 layers; the step from 56 to 110 layers is small. A point is an author, hollow for far recipes; the bar is the mean with its 95 % interval over authors, the diamond the paper where it gives a number.", "name": "fig-reruns-strips"}, "image": {"alt": "Six rows of points, one for each comparison of two nets. The plain pair lies near +4 points and plain against residual nets near +6; the residual pairs lie near \u22120.5 points in training and \u22121.3 in test error, and ResNet-110 against ResNet-56 near \u22120.2, with an interval that reaches just across zero."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Depth costs plain nets several points, on the training set as on the test set; it brings residual nets half a point there and over a point here. Shortcuts are worth more than either at 56 layers; the step from 56 to 110 layers is small. A point is an author, hollow for far recipes; the bar is the mean with its 95 % interval over authors, the diamond the paper where it gives a number.", "name": "fig-reruns-strips"}, "image": {"alt": "Six rows of points, one for each comparison of two nets. The plain pair lies near +4 points and plain against residual nets near +6; the residual pairs lie near \u22120.5 points in training and \u22121.3 in test error, and ResNet-110 against ResNet-56 near \u22120.2, with an interval that reaches just across zero."}} tags=["hide-input"]
 STRIPS = {
     "plain-56 − plain-20, training": ("plain", plain_fit, None),
     "plain-56 − plain-20, test": ("plain", plain_gap, in_paper["plain"]),
@@ -404,6 +406,7 @@ deepest, shallower = (nets[nets.depth == d].set_index("source") for d in (1202, 
 table = deepest[["recipe", "stat"]].rename(columns={"stat": "reported"})
 table["ResNet-110"] = shallower.test_error.reindex(table.index)
 table["ResNet-1202"] = deepest.test_error
+table = table.rename(deepest.author).rename_axis("author")
 table.style.format(precision=2, na_rep="")
 
 # %% [markdown]
@@ -482,9 +485,9 @@ pd.DataFrame(lines, index=["45,000", "50,000", "difference"]).T
 #
 # ## Do authors differ more than seeds do?
 #
-# Is the spread over authors only that of single runs? For residual nets it is, for plain-56 it is not. Random effects
-# {cite}`paule1982consensus,hartung2001refined` split the spread, if we lend every source the spread over seeds that a few of them
-# measured; statsmodels {cite}`seabold2010statsmodels` computes them.
+# Is the spread over authors only that of single runs? No: authors differ by more than seeds do, most of all with plain-56. Random
+# effects {cite}`paule1982consensus,hartung2001refined` split the spread, if we lend every source the spread over seeds that a few of
+# them measured; statsmodels {cite}`seabold2010statsmodels` computes them.
 
 # %%
 lines, beyond = {}, {}
@@ -501,9 +504,8 @@ columns = ["t interval", "random effects", "spread beyond seeds", "authors"]
 pd.DataFrame(lines, index=columns).T
 
 # %% [markdown]
-# The two intervals nearly coincide, which is why the simpler one is used. For the residual pairs, seeds suffice to explain the
-# spread. With plain-56 authors differ by more than seeds do. Much of that is one near recipe ({numref}`tab-reruns-subsets`): how a
-# net is trained seems to matter more where training is hard.
+# The two intervals nearly coincide, which is why the simpler one is used. To a difference of two residual nets authors add about as
+# much spread as seeds, and with plain-56 about twice as much: how a net is trained seems to matter more where training is hard.
 #
 # ## Who does not publish?
 #
@@ -529,7 +531,7 @@ pd.DataFrame(lines, index=columns).T
 # **Do sources that show a log or weights find the same as those that only state a number?** And do those with several
 # seeds differ from those with one ({numref}`tab-reruns-shown`)? A number alone costs nothing to choose well.
 
-# %% mystnb={"figure": {"caption": "ResNet-56 minus ResNet-20 (points), and the final error of ResNet-56 (%), by what a source shows and how often it ran: means over n authors, far recipes left out, and the difference with its 95 % Welch interval.", "name": "tab-reruns-shown"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "ResNet-56 minus ResNet-20 (points), and the final error of ResNet-56 (%), by what a source shows (a log or weights, or only a number) and how often it ran: means over n authors, far recipes left out, and the difference with its 95 % Welch interval.", "name": "tab-reruns-shown"}} tags=["hide-input"]
 gains, deep56 = gap[gap.sized], final[final.net.eq("resnet") & final.depth.eq(56)]
 lines = {}
 for what, frame, value in (
@@ -537,8 +539,8 @@ for what, frame, value in (
     ("ResNet-56", deep56, deep56.test_error),
 ):
     for split, first in (
-        ("log or weights, or only a number", frame.shown.astype(bool)),
-        ("several seeds, or one", frame.seeds > 1),
+        ("log or weights; number", frame.shown.astype(bool)),
+        ("several seeds; one", frame.seeds > 1),
     ):
         lines[what, split] = side_by_side(value[first], value[~first])
 columns = ["the first", "the second", "difference"]
@@ -616,8 +618,10 @@ if whole:  # the fixed words of this page hold for the whole table
     assert found["C16"].agrees.mean() == 0.5
     several, one = gains.effect[gains.seeds > 1], gains.effect[gains.seeds == 1]
     assert abs(several.mean() - one.mean()) < 0.1 and several.max() < 0
-    pairs = [pair for pair in beyond if pair.startswith("ResNet")]
-    assert max(beyond[p] for p in pairs) < 0.5 < beyond["plain-56 − plain-20"]
+    added = {pair: sd / (2**0.5 * spread) for pair, sd in beyond.items()}
+    assert all(round(t) == 1 + pair.startswith("plain") for pair, t in added.items())
+    large = (sized(table) for table in (plain_fit, plain_gap, twins))
+    assert all(np.mean(one) > 2 * np.std(one, ddof=1) for one in large)
     deepest = usable.query("net == 'plain' and depth == 110")
     assert deepest.author.nunique() == 3 and deepest.test_error.min() > 60
 
@@ -683,13 +687,8 @@ difference = paper["table6.resnet110.test_error"] - printed[110]
 print(f"expected {best_of_five:.2f} points; in the paper {difference:.2f}")
 
 # %% [markdown]
-# 5. A prediction interval is wider than a confidence interval. Check by simulation that the two cover what they promise, for as
-#    many authors as there are for plain-56 − plain-20.
-#
-# ```{admonition} Solution
-# :class: dropdown
-# Both should be near 95 %: the first of the true mean, the second of one more value.
-# ```
+# 5. A prediction interval is wider than a confidence interval. Check by simulation that the two cover what they promise, near 95 % of
+#    the true mean and of one more value, for as many authors as there are for plain-56 − plain-20.
 
 # %% tags=["hide-cell"]
 n, hits = max(len(sized(plain_gap)), 3), np.zeros(2)
