@@ -27,8 +27,7 @@
 # >
 # > **Why they agree:** counts depend on nothing but the layers. Where a number differs, the paper does not say what it counted.
 # >
-# > **What this costs.** Nothing is trained or downloaded: all is counted from the nets, but for the latencies, which are measured
-# > when the page is built. It takes about a minute on two CPU cores; there is no scale to choose.
+# > **What this costs.** About a minute on two CPU cores, and no download. Nothing is trained, and only latencies are measured.
 
 # %% tags=["parameters"]
 depth = 50  # the net looked at layer by layer: 18, 34, 50, 101 or 152
@@ -158,8 +157,7 @@ pd.DataFrame(rows).T
 # {numref}`tab-rules` shows it. The rules hold exactly for the 3×3 layers of every net of Table 1. They hold neither for the stem,
 # where max pooling halves the map and the filters stay, nor for the 1×1 layers of bottlenecks, with two widths at one map size.
 #
-# Global average pooling is why the nets have few parameters. VGG flattens its last map instead, and its first fully connected layer
-# reads all of it:
+# VGG flattens its last map, and its first fully connected layer reads all of it. Global average pooling saves these parameters:
 
 # %% tags=["hide-input"]
 heads = {name: frames[name].query("kind == 'fc'") for name in ("VGG-19", "plain-34")}
@@ -176,7 +174,7 @@ say(
 # (paper-table-1)=
 # ## Table 1
 #
-# Do these nets agree with the paper? In all but a few numbers ({numref}`tab-numbers`). {numref}`tab-table1` is written by the modules.
+# Do these nets agree with the paper? In all but a few numbers ({numref}`tab-numbers`). The nets themselves write {numref}`tab-table1`.
 
 
 # %% tags=["hide-input"]
@@ -193,7 +191,7 @@ def stages(name):
     return found
 
 
-# %% mystnb={"figure": {"caption": "Table 1 of the paper, written by the nets: output size (pixels), kernels and filters of a block's convolutions, number of blocks. Down-sampling is by conv3_1, conv4_1 and conv5_1.", "name": "tab-table1"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Table 1 of the paper, written by the nets: output size (pixels), kernels and filters of a block's convolutions, number of blocks; pool: max pooling; cost: multiply-adds in billions. Down-sampling is by conv3_1, conv4_1 and conv5_1.", "name": "tab-table1"}} tags=["hide-input"]
 written = {}
 for name in residual:
     frame = frames[name]
@@ -203,10 +201,10 @@ for name in residual:
     for i, (blocks, layers, _) in enumerate(stages(name), 2):
         convolutions = "<br>".join(f"{k}×{k}, {c}" for k, c in layers)
         column[f"conv{i}_x"] = f"{convolutions}<br>× {blocks}"
-    start = f"{pool.kernel}×{pool.kernel} max pool, /{pool.stride}<br>"
+    start = f"{pool.kernel}×{pool.kernel} pool, /{pool.stride}<br>"
     column["conv2_x"] = start + column["conv2_x"]
-    column["end"] = f"average pool<br>{frame.channels.iloc[-1]}-d fc, softmax"
-    written[name] = column | {"multiply-adds (billions)": f"{cost[name]:.2f}"}
+    column["end"] = f"average pool<br>{frame.channels.iloc[-1]}-d fc<br>softmax"
+    written[name] = column | {"cost": f"{cost[name]:.2f}"}
 written = pd.DataFrame(written)
 sizes = [str(conv1["size"]), *(str(size) for *_, size in stages("ResNet-18"))]
 written.insert(0, "output", [*sizes, "1", ""])
@@ -247,8 +245,10 @@ scale = {key: 1 if "share" in key else 1e9 for key in differ}
 table = Path(claims.__file__).with_name("paper.csv")
 where = pd.read_csv(table, index_col="quantity").locator
 both = {key: (paper[key] / scale[key], ours[key] / scale[key]) for key in differ}
+told = {"resnet50": "ResNet-50", "vgg16": "VGG-16", "plain34": "plain-34 of VGG-19 (%)"}
+told = [told[key.split(".")[1]] for key in differ]
 rows = [[where[key], f"{a:.3g}", f"{b:.4g}"] for key, (a, b) in both.items()]
-pd.DataFrame(rows, differ, ["where", "paper", "ours"])
+pd.DataFrame(rows, told, ["where", "paper", "ours"])
 
 # %% [markdown]
 # ### Which counting gives which number?

@@ -411,7 +411,7 @@ for rule, parts_of in rules.RULES.items():
 # %% mystnb={"figure": {"caption": "With the runs planned most rules have the power asked for; those without are about small differences, equality, or starting times. For each part of each rule at the paper's scale: the effect that the paper speaks of (for the same error: the margin), the spread to plan with and its source (pooled test errors; our runs, pooled or of these nets; short training), the planned runs of each net, the power with these, and the runs that would be needed. Ratios are compared as logarithms.", "name": "tab-one-run-power"}} tags=["hide-input"]
 LONG = {"|": "", "largest log10 of gradient, first / last third": "gradient ratio"}
 LONG |= {"log2 of the median response std": "response"}
-LONG |= {"three times the iterations": "longer"}
+LONG |= {"three times the iterations": "longer", "one-layer ResNet-56": "one-layer"}
 LONG |= {"log2 of iterations to ": "iterations to ", " training error, ": ", "}
 
 
