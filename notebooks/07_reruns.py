@@ -311,6 +311,7 @@ one = both.assign(author=both.author.replace(dict.fromkeys(forks, "a-martyn")))
 other = [public.judge("C13", frame)["verdict"] for frame in (both[~late], one)]
 kinds = "without deep nets that had no warm-up", "forks counted with their origin"
 say("C13, " + "; ".join(map("{}: {}".format, kinds, other)) + ".")
+say("Forks so counted, C1: " + public.judge("C1", one)["ours"] + ".")
 
 # %% [markdown]
 # ## Do bottleneck nets gain from depth on ImageNet?
