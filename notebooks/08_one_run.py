@@ -412,6 +412,7 @@ for rule, parts_of in rules.RULES.items():
 LONG = {"|": "", "largest log10 of gradient, first / last third": "gradient ratio"}
 LONG |= {"log2 of the median response std": "response"}
 LONG |= {"three times the iterations": "longer", "one-layer ResNet-56": "one-layer"}
+LONG["extended plain-20"] = "extended"
 LONG |= {"log2 of iterations to ": "iterations to ", " training error, ": ", "}
 
 
