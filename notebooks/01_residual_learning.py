@@ -30,8 +30,8 @@
 # > But the paper's sentence about gradients needs a limit: before training they do *explode* in deep plain nets, in spite of
 # > batch normalisation.
 # >
-# > **What this costs:** about a minute on two CPU cores, no download. The evidence is replayed from recorded runs. To make the
-# > four nets again takes minutes a run at `pocket` scale on one core, hours at `night` scale, and a GPU at `paper` scale.
+# > **What this costs:** about a minute on two CPU cores, no download, since runs are replayed. To make one again takes minutes
+# > on one core at `pocket` scale, hours at `night` scale, and a GPU at `paper` scale.
 
 # %% tags=["parameters"]
 scale = "demo"  # of the runs in the last section; "demo" replays the pocket runs
@@ -204,8 +204,8 @@ with torch.inference_mode():
 # the search: stochastic gradient descent (SGD) does not find a solution that is known to exist.
 #
 # **Prediction (C21).** A trained plain-20 extended to 56 layers keeps its training error, and plain-56 trained from scratch
-# ends above it. {numref}`tab-extended` shows the first half with our own nets. Beside them stands a public plain-56, because
-# the second half, between nets of our own, waits for all planned runs.
+# ends above it. {numref}`tab-extended` shows the first half with our own nets. For the second half a public plain-56 stands
+# beside them, until all planned runs of our own are in.
 
 # %% mystnb={"figure": {"caption": "The extended net computes what it was made of: training error (%, a clean pass over all training images) of our plain-20 at the paper's scale, of the same net extended to 56 layers, and of a public plain-56 trained from scratch (a-martyn, weights measured by us).", "name": "tab-extended"}} tags=["hide-input"]
 audited = audit.audits().query("source == 'a-martyn/resnet'").set_index("net")
@@ -532,8 +532,7 @@ costs = reslib.records(own).assign(net=[run.recipe.told for run in own])
 costs["best on test − last"] = costs.best_test_error - costs.test_error
 costs["recomputed BN − moving"] = costs.test_error_recomputed_bn - costs.test_error
 costs["running − clean"] = costs.train_error_running - costs.train_error
-costs = costs.groupby("net")[list(costs.columns[-3:])].mean()
-costs.style.format(lambda points: comparison.minus(f"{points:.2f}"))
+costs.groupby("net")[list(costs)[-3:]].mean().map("{:.2f}".format).map(comparison.minus)
 
 # %% [markdown]
 # ## Short training: how nets start
@@ -618,8 +617,7 @@ chapter.report(runs, missing)  # of the section on short training
 # ## What was not tested, and why
 #
 # - **All planned runs of our own at the paper's scale.** Until they are in, only public runs judge C1 and C5 there.
-# - **More iterations** (C4), **other depths** (C13) and **the other shortcuts** (C8) belong to later chapters, and **ImageNet**
-#   (C2) to [chapter 4](04_imagenet.ipynb).
+# - **More iterations** (C4), **other depths** (C13), **other shortcuts** (C8) and **ImageNet** (C2) belong to later chapters.
 # - **Why** plain nets are hard to optimise. The paper conjectures "exponentially low convergence rates" and leaves it open. A
 #   gradient that does not vanish in a net rules out one explanation for that net, and proves no other.
 
