@@ -142,17 +142,17 @@ def shorter(image: Tensor, side: int) -> Tensor:
 
 
 def square(image: Tensor, side: int) -> Tensor:
-    """The middle side x side pixels of (..., H, W), halves of a pixel rounded to even as torchvision's CenterCrop does."""
-    top, left = (round((n - side) / 2) for n in image.shape[-2:])
-    return image[..., top : top + side, left : left + side]
+    """The middle side x side pixels of (..., H, W)."""
+    from torchvision.transforms.v2.functional import center_crop
+
+    return center_crop(image, [side, side])
 
 
 def ten_crop(image: Tensor, size: int, mean: Tensor | float = 0.0) -> Tensor:
     """Corners and middle of (..., 3, H, W), minus the mean (3, size, size); then these mirrored: (10, ..., 3, size, size)."""
-    height, width = image.shape[-2:]
-    places = [(0, 0), (0, width - size), (height - size, 0), (height - size, width - size)]
-    crops = [image[..., y : y + size, x : x + size] for y, x in places] + [square(image, size)]
-    crops = torch.stack(crops) - mean
+    from torchvision.transforms.v2.functional import five_crop
+
+    crops = torch.stack(five_crop(image, [size, size])) - mean
     return torch.cat([crops, crops.flip(-1)])
 
 
