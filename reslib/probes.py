@@ -17,7 +17,6 @@ from .recipes import Recipe
 EXTENDED_DEPTH = 56  # plain nets are also tested when extended to it by identity layers (C21)
 FIRST_STEPS = (1, 2, 4, 8, 16)  # probed too: what the first steps do to a deep net
 PIXELS = 2**16  # of the images probed, in all: 256 of 16x16, 64 of 32x32
-RESPONSE = re.compile(r"(layer\d+\.\d+\.)?bn\d")  # of the main path: not the BN of a projection
 
 
 def probe(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, list]:
@@ -38,7 +37,7 @@ def probe(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, list]:
 
         return hook
 
-    hooks = [m.register_forward_hook(read(name)) for name, m in net.named_modules() if RESPONSE.fullmatch(name)]
+    hooks = [m.register_forward_hook(read(name)) for name, m in net.named_modules() if re.fullmatch(net.responses, name)]
     weights = dict(net.named_parameters())
     net.zero_grad(set_to_none=True)  # the last training step's gradients are not part of what is measured
     try:

@@ -112,12 +112,19 @@ class ResNet(nn.Module):
     """A stem, stages of blocks, global average pooling, one fully connected layer: (B, 3, H, W) -> (B, num_classes).
 
     The first block of every stage but the first halves the map and doubles the width. The stem is one 3x3 convolution on
-    small images (section 4.2), or a 7x7 convolution and max pooling, both of stride 2 (Table 1).
+    small images (section 4.2), or a 7x7 convolution and max pooling, both of stride 2 (Table 1). Raises ValueError for an
+    unknown shortcut or stride_on.
     """
+
+    responses = r"(layer\d+\.\d+\.)?bn\d"  # whose outputs are the responses of Fig. 7: BN on the main path, not a projection's
 
     def __init__(self, block, blocks: tuple[int, ...], width: int, shortcut: str | None, num_classes: int, *,
                  large_images: bool = False, layers: int = 2, stride_on: str = "1x1"):  # fmt: skip
         super().__init__()
+        if shortcut not in SHORTCUTS:
+            raise ValueError(f"shortcut {shortcut!r} is unknown: use 'A', 'B', 'C', or None for a plain net.")
+        if stride_on not in ("1x1", "3x3"):
+            raise ValueError(f"stride_on {stride_on!r} is unknown: use '1x1' (the paper, v1) or '3x3' (v1.5).")
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False) if large_images else nn.Conv2d(3, width, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if large_images else nn.Identity()
@@ -178,13 +185,6 @@ def cifar_blocks(depth: int, layers: int = 2) -> int:
     return (depth - 2) // step
 
 
-def _check(shortcut, stride_on="1x1"):
-    if shortcut not in SHORTCUTS:
-        raise ValueError(f"shortcut {shortcut!r} is unknown: use 'A', 'B', 'C', or None for a plain net.")
-    if stride_on not in ("1x1", "3x3"):
-        raise ValueError(f"stride_on {stride_on!r} is unknown: use '1x1' (the paper, v1) or '3x3' (v1.5).")
-
-
 def cifar_resnet(depth: int, shortcut: str | None = "A", layers: int = 2, num_classes: int = 10) -> ResNet:
     """The nets of section 4.2: 3x3 convolutions, three stages of 16, 32, 64 filters, 6n + 2 layers (3n + 2: layers=1).
 
@@ -192,7 +192,6 @@ def cifar_resnet(depth: int, shortcut: str | None = "A", layers: int = 2, num_cl
     Raises ValueError for a depth that is not 6n + 2, or an unknown shortcut.
     """
     n = cifar_blocks(depth, layers)
-    _check(shortcut)
     return ResNet(BasicBlock, (n, n, n), 16, shortcut, num_classes, layers=layers)
 
 
@@ -220,7 +219,6 @@ def imagenet_resnet(depth: int, shortcut: str | None = "B", stride_on: str = "1x
     """
     if depth not in IMAGENET_NETS:
         raise ValueError(f"depth {depth!r} is not in Table 1: use one of {', '.join(map(str, IMAGENET_NETS))}.")
-    _check(shortcut, stride_on)
     block, blocks = IMAGENET_NETS[depth]
     return ResNet(block, blocks, 64, shortcut, num_classes, large_images=True, stride_on=stride_on)
 

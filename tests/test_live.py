@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ import torch
 from test_book import CHROMIUM, Browser
 
 import reslib
-from reslib.probes import RESPONSE
 from reslib.resnet import Block
 
 TOLERANCE = 1e-4  # of the largest logit: both add float32 products, in another order
@@ -69,7 +69,7 @@ def test_the_page_computes_what_pytorch_computes(live, run, browser, out):
     net, responses = live.eight_bits(run.net())[0], []
     cut(net, out)
     for name, module in net.named_modules():
-        if RESPONSE.fullmatch(name):
+        if re.fullmatch(net.responses, name):
             module.register_forward_hook(lambda module, x, y: responses.append(y.std().item()))
     images = reslib.data.images(run.recipe, train=False).pixels[:6]
     for image in images:
