@@ -89,12 +89,6 @@ class Recipe:
             if self.depth not in resnet.IMAGENET_NETS or (self.shortcut is None and self.depth not in (18, 34)):
                 raise ValueError(f"depth {self.depth} is not an ImageNet net of the paper: Table 1 has 18, 34, 50, 101, 152 "
                                  "(plain: 18, 34).")  # fmt: skip
-            idle = ["layers", "split", "border"] + ["stride_on"] * (self.depth < 50)
-            idle += [] if self.plateau else ["plateau_patience", "plateau_threshold", "plateau_drops"]
-            for name, usual in {"pad": 0, **{name: getattr(Recipe, name) for name in idle}}.items():
-                if getattr(self, name) != usual:  # the same run would have another id
-                    raise ValueError(f"{name} is {getattr(self, name)!r}: an ImageNet recipe like this has no use for it, and "
-                                     f"leaves it {usual!r}.")  # fmt: skip
             if self.size < 64:
                 raise ValueError(f"size is {self.size}: crops of photographs must be at least 64 pixels wide.")
             if self.plateau and self.milestones:
@@ -104,15 +98,22 @@ class Recipe:
                 raise ValueError(f"short_side is {self.short_side}: it must rise, from 224 pixels, the crop's, or more.")
         else:
             resnet.cifar_blocks(self.depth, self.layers)
-            for f in fields(self):
-                imagenet = f.name in ("stride_on", "short_side", "colour") or f.name.startswith("plateau")
-                if imagenet and getattr(self, f.name) != f.default:
-                    raise ValueError(f"{f.name} is for ImageNet recipes: a CIFAR net has no use for it.")
-        if self.warmup_lr is None and self.warmup_until != Recipe.warmup_until:  # else the same run would have another id
-            raise ValueError(f"warmup_until is {self.warmup_until!r}: without warmup_lr there is no warm-up that it could end.")
+        for name, usual in self.unused().items():
+            if (value := getattr(self, name)) != usual:  # the same run would have another id
+                raise ValueError(f"{name} is {value!r}: a recipe like this has no use for it, and leaves it {usual!r}.")
         for f in fields(self):  # 0 and 0.0 have one id
             if f.type in (float, float | None) and (value := getattr(self, f.name)) is not None:
                 object.__setattr__(self, f.name, float(value) + 0.0)
+
+    def unused(self) -> dict:
+        """The fields that such a run has no use for, and what they are left at."""
+        if self.data == "imagenet":
+            names = ["layers", "split", "border"] + (["stride_on"] if self.depth < 50 else [])
+        else:
+            names = ["stride_on", "short_side", "colour", "plateau"]
+        names += [] if self.plateau else ["plateau_patience", "plateau_threshold", "plateau_drops"]
+        names += [] if self.warmup_lr is not None else ["warmup_until"]
+        return {name: getattr(Recipe, name) for name in names} | ({"pad": 0} if self.data == "imagenet" else {})
 
     def at(self, scale: str) -> "Recipe":
         """The same recipe at another scale. Raises ValueError for a scale that its data do not have."""

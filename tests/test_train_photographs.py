@@ -214,14 +214,14 @@ def test_fewer_photographs_than_a_batch_and_a_tree_without_parts_are_said(tree, 
         (dict(size=32), "size is 32: crops of photographs must be at least 64"),
         (dict(milestones=(4,)), "a plateau and milestones do not go together"),
         (dict(short_side=(200, 480)), "short_side is"),
-        (dict(split="45k/5k"), "split is .45k/5k.: an ImageNet recipe like this has no use for it"),
+        (dict(split="45k/5k"), "split is .45k/5k.: a recipe like this has no use for it"),
         (dict(plateau_patience=-1), "plateau_patience is -1"),
     ],
 )
 def test_wrong_recipes_are_refused(changes, says):
     with pytest.raises(ValueError, match=says):
         replace(SMALL, **changes)
-    with pytest.raises(ValueError, match="plateau_drops is for ImageNet recipes"):
+    with pytest.raises(ValueError, match="plateau_drops is 1: a recipe like this"):
         replace(CIFAR, plateau_drops=1)
 
 
