@@ -126,8 +126,7 @@ def provenance(state, here: dict) -> dict:
     if not state.machines or state.machines[-1] | {"step": state.step} != stretch:
         state.machines.append(stretch)
     if len(state.machines) > 1:
-        unclean = [one["dirty"] for one in state.machines]
-        here["dirty"] = True if True in unclean else None if None in unclean else False
+        here["dirty"] = max((one["dirty"] for one in state.machines), key=[False, None, True].index)
         told = ("step", "commit", "dirty", "device", "threads", "torch", "compiled", "ranks")
         here["earlier"] = [{name: one[name] for name in told if name in one} for one in state.machines[:-1]]
     return here

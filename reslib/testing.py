@@ -251,15 +251,16 @@ def probabilities(entry: Entry, x: Tensor, how: str) -> Tensor:
     """Class probabilities (B, classes) of `_Views` of one shape, uint8 (B, 3, H, W): of crops, averaged; or of the score map's
     average.
     """
-    device, many = next(entry.net.parameters()).device, len(x)
+    device = next(entry.net.parameters()).device
     mean, std, x = entry.mean.to(device), torch.as_tensor(entry.std, device=device), x.to(device) / 255
     if how == "ten":
-        x = ten_crop(x, entry.size, mean)  # (10, B, 3, size, size)
+        views = ten_crop(x, entry.size, mean)  # (10, B, 3, size, size)
     else:
-        x = (x - (interpolate(mean[None], x.shape[2:], mode="bilinear")[0] if mean.shape[1] > 1 else mean))[None]
-    x = (x / std).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        mean = interpolate(mean[None], x.shape[2:], mode="bilinear")[0] if mean.shape[1] > 1 else mean
+        views = (x - mean)[None]  # (1, B, 3, H, W)
+    x = (views / std).flatten(0, 1).contiguous(memory_format=torch.channels_last)
     scores = score_map(entry.net, x).mean((2, 3)) if how == "scales" else entry.net(x)
-    return scores.softmax(1).unflatten(0, (-1, many)).mean(0)
+    return scores.softmax(1).unflatten(0, views.shape[:2]).mean(0)
 
 
 @torch.inference_mode()

@@ -62,8 +62,8 @@ class Trainer:
         """The run's record, made, or read where it is finished. wait: seconds, for a run that another process holds."""
         threads, first = torch.get_num_threads(), self.ranks.rank == 0
         with self.ranks.joined(self.device), machine.own_settings(self.device), contextlib.ExitStack() as held:
-            others = self.recorded.exists() and not os.access(self.out_dir, os.W_OK)  # a folder that is only read
-            if first and not (self.resume and others):
+            read_only = self.recorded.exists() and not os.access(self.out_dir, os.W_OK)
+            if first and not (self.resume and read_only):
                 held.enter_context(locked(self.out_dir, self.recipe.name, wait))
             if self.ranks.told(self.resume and self.recorded.exists()):
                 record = read(self.recorded) if first else None

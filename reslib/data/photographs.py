@@ -234,17 +234,19 @@ def flip_subtract_tint(pixels: np.ndarray, flip: np.ndarray, mean: np.ndarray, s
 
 def placed(samples: np.ndarray, plan: Plan, size: int) -> np.ndarray:
     """fast.CROP of a batch: its rectangles in the pixels of the stored photographs, whole ones, and within them."""
-    image, _, tall, wide = (samples[name] for name in samples.dtype.names)  # image, label, height and width of the source
-    place = rectangle(plan.scale, plan.top, plan.left, tall, wide, size)
+    stored, place = samples["f0"], rectangle(plan.scale, plan.top, plan.left, samples["f2"], samples["f3"], size)
     rows = np.zeros(len(samples), fast.CROP)
     for name in ("mode", "height", "width", "data_ptr"):
-        rows[name] = image[name]
-    sides = ("top", "bottom", place.top, place.height, "height"), ("left", "right", place.left, place.width, "width")
-    for first, last, begin, whole, side in sides:
-        length = rows[side].astype(int)
-        rows[first] = np.clip(np.rint(begin * length / whole), 0, length - 1)
-        rows[last] = np.clip(np.rint((begin + size) * length / whole), rows[first] + 1, length)
+        rows[name] = stored[name]
+    rows["top"], rows["bottom"] = edges(place.top, size, place.height, stored["height"].astype(int))
+    rows["left"], rows["right"] = edges(place.left, size, place.width, stored["width"].astype(int))
     return rows
+
+
+def edges(begin, size: int, whole, length) -> tuple[np.ndarray, np.ndarray]:
+    """First pixel and the one behind the last, of `length` stored ones, for `size` from `begin` of `whole` resized ones."""
+    first = np.clip(np.rint(begin * length / whole), 0, length - 1)
+    return first, np.clip(np.rint((begin + size) * length / whole), first + 1, length)
 
 
 def ffcv_batches(file, path: Path, plan: Plan, mean: np.ndarray, batch: int, workers: int) -> Iterator:
