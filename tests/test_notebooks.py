@@ -93,6 +93,7 @@ def test_bad_parameters_are_refused_before_any_work(notebook, given, says):
     ("reader", "value", "says"),
     [
         (parameters.choice("demo", "pocket"), "huge", "'huge' is unknown; use one of 'demo', 'pocket'."),
+        (Path, 5, "5 is of the wrong kind; its cell has an example."),
         (parameters.flag, "maybe", "'maybe' is neither True nor False."),
         (parameters.cifar_depths, 20, "20 must be two or more depths, the shallowest first; write for example 20,56."),
         (parameters.shortcuts, ["A", "D"], "'D' is unknown; use one of 'none', 'A', 'B', 'C'."),

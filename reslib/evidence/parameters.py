@@ -28,7 +28,9 @@ def check(scope: dict, **readers: Callable) -> None:
     for name, reader in readers.items():
         try:
             scope[name] = reader(scope[name])
-        except (ValueError, TypeError, OverflowError) as error:
+        except TypeError:  # Python's words are about its own functions
+            raise ParameterError(f"{name}: {scope[name]!r} is of the wrong kind; its cell has an example.") from None
+        except (ValueError, OverflowError) as error:
             raise ParameterError(f"{name}: {error}") from None
 
 
