@@ -65,6 +65,13 @@ def images(tmp_path_factory) -> data.Images:
     return images
 
 
+def test_a_default_device_that_a_caller_has_set_does_not_matter(images):
+    expected, _ = next(batches(images))
+    with torch.device("meta"):
+        found, _ = next(batches(images))
+    assert torch.equal(found, expected)
+
+
 @pytest.fixture
 def broken(monkeypatch):
     """A kernel that fails at its third batch."""

@@ -257,7 +257,7 @@ def batches(loader, ids: np.ndarray, batch: int, workers: int, finish: Callable)
 def _batches(loader, length: int, batch: int, workers: int, finish: Callable) -> Iterator:
     starts, epochs = range(0, length, batch), []
     try:
-        with _one:
+        with _one, torch.device("cpu"):  # FFCV makes its memory with torch, wherever a caller has its default
             loader.batch_size = batch
             for k in range(workers):
                 order = np.concatenate([np.arange(start, min(start + batch, length)) for start in starts[k::workers]])
