@@ -57,7 +57,7 @@ from reslib.files import temporary
 
 
 def at_least_one(value):
-    if int(value) < 1:
+    if not str(value).isdecimal() or int(value) < 1:
         raise ValueError(f"{value!r} is not a whole number of at least 1.")
     return int(value)
 
