@@ -121,6 +121,18 @@ def test_missing_records_name_the_command():
         run(FIRST, seeds="77", depths="8,14")
 
 
+def test_a_notebook_of_another_clone_says_whose_code_it_runs(root, tmp_path, monkeypatch, capsys):
+    clone = tmp_path / "older clone"
+    for folder in ("reslib", "notebooks"):
+        (clone / folder).mkdir(parents=True)
+    (clone / "reslib" / "resnet.py").touch()
+    for place, said in ((root / "notebooks", ""), (clone / "notebooks", f"records of {root}, not with those beside it")):
+        monkeypatch.chdir(place)
+        parameters.check({"In": []})
+        assert said in (told := capsys.readouterr().err) and bool(told) == bool(said)
+    assert f"`pip install -e '{clone}'`" in told
+
+
 def test_parameters_as_papermill_passes_them():
     scope = {"depths": "20,56", "seeds": [0, 1], "retrain": "True", "scale": "demo", "In": ["", "# Parameters\nscale = 1\n"]}
     kinds = dict(depths=parameters.cifar_depths, seeds=parameters.whole_numbers, retrain=parameters.flag)

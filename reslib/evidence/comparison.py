@@ -57,10 +57,9 @@ class Part:
     """One comparison of a rule: `values`, minus `other` if there is one (by Welch), lies beyond `threshold` on the claim's
     side. Of pairs, `values` are the differences.
 
-    side: 1 above, -1 below, 0 within +-threshold (equivalence). margin: how far on the
-    wrong side of the threshold the whole interval must lie to contradict. effect: the distance from the threshold that the
-    claim speaks of, by the paper's numbers or, where it gives none, the smallest that would matter; with less than 80 % power
-    for it nothing is contradicted.
+    side: 1 above, -1 below, 0 within +-threshold (equivalence). margin: how far on the wrong side of the threshold the whole
+    interval must lie to contradict. effect: the distance from the threshold that the claim speaks of, by the paper's numbers
+    or, where it gives none, the smallest that would matter; with less than 80 % power for it nothing is contradicted.
     """
 
     what: str

@@ -5,8 +5,10 @@ papermill itself only warns of an unknown name, and passes lists given by `-p` a
 
 import ast
 from collections.abc import Callable
+from pathlib import Path
 
 from .. import resnet
+from ..files import say, words
 
 
 class ParameterError(ValueError):
@@ -17,11 +19,15 @@ class ParameterError(ValueError):
 
 
 def check(scope: dict, **readers: Callable) -> None:
-    """Read each named variable of a notebook by its reader, in place.
+    """Read each named variable of a notebook by its reader, in place; say so where the code beside it is not what it runs.
 
     scope: the notebook's `globals()`. Raises ParameterError for a bad value, or a name that papermill injected and the
     notebook does not have.
     """
+    beside, used = Path.cwd().parent / "reslib" / "resnet.py", Path(resnet.__file__)
+    if beside.is_file() and not beside.samefile(used):
+        say(f"This notebook runs with the code and the records of {used.parents[1]}, not with those beside it: "
+            f"`{words('pip', 'install', '-e', beside.parents[1])}` changes that.")  # fmt: skip
     unknown = [name for name in injected(scope.get("In", [])) if name not in readers]
     if unknown:
         raise ParameterError(f"unknown parameter {unknown[0]!r}: this notebook has {', '.join(readers)}.")
