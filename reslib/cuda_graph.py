@@ -44,7 +44,7 @@ class GraphedStep:
         self.plan, self.step, self.graph = None, step, None
         self.draw(step // self.batches)
         if self.device.type == "cuda":
-            self.capture()
+            self.record()
 
     def draw(self, epoch: int) -> None:
         """Lay the decisions of an epoch out on the device, batch by batch."""
@@ -64,7 +64,7 @@ class GraphedStep:
         self.row.add_(1).remainder_(self.batches)  # never past the epoch's end, whoever replays the graph
         return result
 
-    def capture(self) -> None:
+    def record(self) -> None:
         """Capture an iteration as a CUDA graph. It takes some real ones to warm up: what they changed is put back."""
         row = self.row.clone()
         momenta = [self.optimizer.state[p].get("momentum_buffer") for p in self.net.parameters()]
