@@ -484,10 +484,10 @@ say(
 figure, axes = plt.subplots(2, 1, figsize=(8, 6))
 figures.responses(layers[layers.depth.isin((20, 56))], axes)
 
-# %% mystnb={"figure": {"caption": "Median over layers of the response's standard deviation: smaller with shortcuts in all pairs but one, and smaller with depth in both families. A column a source; ours are incomplete.", "name": "tab-responses"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Median over layers of the response's standard deviation: smaller with shortcuts in all pairs but one, and smaller with depth in both families. A row a source; ours are incomplete.", "name": "tab-responses"}} tags=["hide-input"]
 shown = medians.unstack("source").rename(columns=lambda source: source.split("/")[0])
 shown.index = [public.name(net, int(depth)) for net, depth in shown.index]
-shown.style.format("{:.2f}", na_rep="")
+shown.T.style.format("{:.2f}", na_rep="")
 
 # %% [markdown]
 # {numref}`tab-responses` shows something the paper does not say: plain nets respond less with depth too. So small responses alone

@@ -431,8 +431,8 @@ by_net(weights, "response") if len(weights) else None
 
 # %% [markdown]
 # With depth the responses of residual nets fall in every source. Against plain twins ResNet-56 responds less in all sources but
-# one. The plain-56 of wooyeolBaek, trained with clipped gradients, responds about a tenth as strongly as the others, and fits no
-# worse than theirs. The rule takes the mean of relative differences, so this one net leaves C15 open.
+# one. The plain-56 of wooyeolBaek, trained with clipped gradients, responds about a tenth as strongly as the others, and fits about
+# as well. The rule takes the mean of relative differences, so this one net leaves C15 open.
 #
 # **C1, C5.** How well do the same nets fit? {numref}`tab-reruns-weights` has one clean pass over all training images, by one
 # procedure for all. Depth costs plain nets and helps residual ones, with one source the other way round twice: FrankZhang869's
