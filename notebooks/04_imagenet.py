@@ -378,7 +378,7 @@ if ours:
     plots.learning_curve(runs[runs.shortcut != "none"], "train_error", right)
     left.set_title("plain")
     right.set_title("residual")
-    stuck = [run.recipe.told == "plain-34" for run in ours if not comparison.started(run)]
+    stuck = [r.recipe.told == "plain-34" for r in ours if not comparison.started(r)]
     every = [run for run in ours if run.recipe.told == "plain-34"]
     assert retrain or (all(stuck) and len(stuck) == len(every))  # the words below
 

@@ -119,9 +119,9 @@ level = {net: round(e, 1) for net, e in by_net.mean().items()}  # %
 say(
     f"From 20 to 56 layers they do. Over public reruns the mean test error of plain "
     f"nets rises from {level['plain', 20]} to {level['plain', 56]} %, and that of "
-    f"residual nets falls from {level['resnet', 20]} to {level['resnet', 56]} %. At 110 "
-    f"layers it is {level['resnet', 110]} %; whether this last step is more than chance "
-    "the reruns do not decide ([public reruns](07_reruns.ipynb))."
+    f"residual nets falls from {level['resnet', 20]} to {level['resnet', 56]} %. At "
+    f"110 layers it is {level['resnet', 110]} %; whether this last step is more than "
+    "chance the reruns do not decide ([public reruns](07_reruns.ipynb))."
 )
 
 # %% mystnb={"figure": {"caption": "Plain nets get worse with depth, residual nets better, and the paper lies among its reruns. Test error after the last iteration. Squares and circles: public reruns, a point an author, filled for the paper's own recipe; lines: their means. Diamonds: the paper, by Table 6 (for ResNet-110 the mean of five runs) and for plain nets read off Fig. 6 by eye, with the error of reading. Stars: our own runs of 20 layers, a star a seed; incomplete.", "name": "fig-cifar-depth"}, "image": {"alt": "Test error over depth. Squares of plain nets rise from about 9.5 % at 20 layers to about 13.2 % at 56. Circles of residual nets fall from about 8.3 % at 20 layers to 6.7 % at 110. The paper's diamonds and our stars at 20 layers lie among them."}} tags=["hide-input"]
@@ -667,7 +667,7 @@ for name in ("pocket", "paper"):
 for found in own.values():
     for run in found:
         last, best = run.final["test_error"], run.best_on_test["test_error"]
-        print(f"{run.recipe.told}, seed {run.recipe.seed}: {last:.2f} last, {best:.2f} best")
+        print(f"{run.recipe.told}: {last:.2f} % last, {best:.2f} % best")
 
 # %% tags=["hide-cell"]
 if (scale, depths, seeds) == ("demo", (20, 32, 44, 56, 110), (0, 1, 2)):

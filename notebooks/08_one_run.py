@@ -289,7 +289,8 @@ _ = ax.set(xlabel="points of top-1 error", ylim=(len(COMPARED) - 0.5, -0.5))
 # spread is known well enough ({numref}`tab-one-run-spread`).
 
 # %% mystnb={"figure": {"caption": "On CIFAR-10 the spread over seeds is a few tenths of a point for nearly every net that was run several times. Standard deviation of final test errors with its 95 % interval by chi-square, a line a net and author; vertical line and band: pooled, with its interval; dotted: the paper's five runs of ResNet-110.", "name": "fig-one-run-spread"}, "image": {"alt": "A horizontal interval for each net with several runs, labelled by author and number of runs. Nearly all intervals overlap the narrow vertical band of the pooled spread."}} tags=["hide-input"]
-table = pd.read_csv(Path(reported.__file__).with_name("paper.csv"), index_col="quantity")
+path = Path(reported.__file__).with_name("paper.csv")
+table = pd.read_csv(path, index_col="quantity")
 stated = table.spread["table6.resnet110.test_error_mean"]
 shown = spreads.sort_values(["net", "depth", "n"]).reset_index(drop=True)
 figure, ax = plt.subplots(figsize=(8, 0.9 + 0.28 * len(shown)))

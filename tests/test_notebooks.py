@@ -121,6 +121,13 @@ def test_missing_records_name_the_command():
         run(FIRST, seeds="77", depths="8,14")
 
 
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_code_fits_the_books_column(notebook):
+    lines = notebook.with_suffix(".py").read_text().splitlines()
+    wide = [f"line {i}" for i, line in enumerate(lines, 1) if len(line) > 88 and not line.startswith("#")]
+    assert not wide and len(lines) <= 700
+
+
 def test_a_notebook_of_another_clone_says_whose_code_it_runs(root, tmp_path, monkeypatch, capsys):
     clone = tmp_path / "older clone"
     for folder in ("reslib", "notebooks"):
