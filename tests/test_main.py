@@ -14,9 +14,15 @@ import sys
 import pytest
 import torch
 
+import reslib
+
 
 def run(*words, **keywords):
     return subprocess.run([sys.executable, "-m", "reslib", *words], capture_output=True, text=True, **keywords)
+
+
+def test_the_version_is_told(reslib_main):
+    assert reslib_main("--version").stdout == f"reslib {reslib.__version__}\n"
 
 
 def test_train_writes_a_record_and_keeps_it(tmp_path, reslib_main):
