@@ -202,16 +202,17 @@ KINDS = {
 """Of a field: whether a value is of its type, and its type in words."""
 
 SCALES = {
-    "demo": dict(data="digits", size=16, pad=2, flip=False, steps=60, milestones=(30, 45), log_every=5, eval_every=20),
+    "demo": dict(data="digits", size=16, pad=2, flip=False, steps=60, milestones=(30, 45), log_every=5, eval_every=20,
+                 precision="tf32"),
     "pocket": dict(data="cifar10", size=16, pad=2, flip=True, steps=64_000 // 40,
-                   milestones=(64_000 // 40 // 2, 64_000 // 40 * 3 // 4), log_every=20, eval_every=200),
+                   milestones=(64_000 // 40 // 2, 64_000 // 40 * 3 // 4), log_every=20, eval_every=200, precision="tf32"),
     "night": dict(data="cifar10", size=32, pad=4, flip=True, steps=64_000 // 4,
-                  milestones=(32_000 // 4, 48_000 // 4), log_every=100, eval_every=1_000),
+                  milestones=(32_000 // 4, 48_000 // 4), log_every=100, eval_every=1_000, precision="bf16"),
     "paper": dict(data="cifar10", size=32, pad=4, flip=True, steps=64_000, milestones=(32_000, 48_000),
-                  log_every=200, eval_every=1_000),
+                  log_every=200, eval_every=1_000, precision="tf32"),
 }  # fmt: skip
 """What each scale sets. demo: digits, seconds; pocket: CIFAR-10 pooled to 16x16, 1/40 of the steps; night: CIFAR-10 as
-published, 1/4 of the steps; paper: all of them."""
+published, 1/4 of the steps, in bfloat16, so that a CPU that computes in it does 56 layers in hours; paper: all of them."""
 
 EXTENSION = dict(size=64, batch=128, steps=2_000, milestones=(1_000, 1_500), plateau=False, log_every=50, eval_every=250)
 """What the scale "extension" sets in a recipe of section 3.4, for some thousand photographs of a few classes. One to two hours
