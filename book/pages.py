@@ -295,9 +295,22 @@ def evidence():
         "table:records": markdown(["data", "net", "with", "scale", "seeds", "recorded", "on", "commit"], lines),
         "table:plan": markdown(["group", "runs", "for", *SEEDS], plan),
         "table:cost": markdown(["scale", "runs", "recorded", "hours of all"], [[*row[:3], f"{row[3]:,.0f}"] for row in cost]),
+        "table:precision": precision(rows),
         "count:paper_runs": (rows.scale == "paper").sum(),
         "text:never": unstarted(deep.sort_values("depth").record),
     }
+
+
+def precision(rows):
+    """The night runs that are recorded in both precisions, from the same seed: their errors side by side."""
+    night = rows[rows.scale == "night"]
+    night = night.assign(precision=[record.recipe.precision for record in night.record])
+    errors = ["train_error", "test_error"]
+    pairs = night.pivot(index=["net", "seed"], columns="precision", values=errors) if len(night) else night
+    lines = [[*of, *(f"{pair[error][kind]:.2f}" for error in errors for kind in ("tf32", "bf16"))]
+             for of, pair in (pairs.dropna().iterrows() if "bf16" in set(night.precision) else ())]  # fmt: skip
+    said = [f"{kind} error (%), {what}" for kind in ("training", "test") for what in ("float32", "bfloat16")]
+    return markdown(["net", "seed", *said], lines) if lines else "*No such pair is recorded yet.*"
 
 
 def seeds(runs):

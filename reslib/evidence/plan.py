@@ -154,15 +154,18 @@ def changes(recipe: Recipe) -> str:
 
 def table(runs: pd.DataFrame, scale: str | None = None) -> pd.DataFrame:
     """The plan against the records: one row a scale, group and recipe: runs, recorded, hours (of one run on this kind of
-    machine, estimated from the faster quarter of the recorded ones; NaN where none was recorded on a CPU)."""
+    machine, estimated from the faster quarter of the recorded ones, those in its precision where there are; NaN where none
+    was recorded on a CPU)."""
     timed = runs[~runs.device.str.contains("NVIDIA")] if len(runs) else runs
-    rates = [row.seconds / work(row.record.recipe) for row in timed.itertuples()]
-    rate = float(pd.Series(rates, dtype=float).quantile(0.25))  # many were recorded beside other jobs
+    rates = [(row.record.recipe.precision, row.seconds / work(row.record.recipe)) for row in timed.itertuples()]
+    rates = pd.DataFrame(rates, columns=["precision", "rate"]).groupby("precision").rate
+    rates = rates.quantile(0.25) if len(rates) else pd.Series(dtype=float)  # many were recorded beside other jobs
     have, by = set(runs.recipe_id), ["scale", "plan", "claims", "net", "with"]
     rows = [
-        (r.scale, group.name, group.claims, r.net_name, changes(r), r.id in have, work(r) * rate / 3600)
+        (r.scale, group.name, group.claims, r.net_name, changes(r), r.id in have, rates.get(r.precision, rates.max()) * work(r))
         for group, r in planned(scale)
     ]
     frame = pd.DataFrame(rows, columns=[*by, "recorded", "hours"])
+    frame["hours"] /= 3600
     found = frame.groupby(by, sort=False).agg(runs=("recorded", "size"), recorded=("recorded", "sum"), hours=("hours", "first"))
     return found.reset_index()
