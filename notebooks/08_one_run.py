@@ -542,7 +542,7 @@ pd.DataFrame([row], index=["best below the mean"])
 # ## What was not tested, and why
 #
 # - **Spread over seeds on ImageNet** with the paper's recipe: we know of no publication that gives it.
-# - **Spread over machines and libraries.** Authors differ in more than seeds; [chapter 7](07_reruns.ipynb) takes the two apart.
+# - **Spread over machines and libraries.** Authors differ in more than seeds; [chapter 9](09_sources.ipynb) takes the two apart.
 # - **Sources of spread beyond the seed**: other splits of the data and other hyperparameters {cite}`bouthillier2021accounting`.
 # - **Errors that are not normal.** A net that sometimes fails to start has two kinds of runs, and no t interval describes it
 #   ([chapter 1](01_residual_learning.ipynb)).

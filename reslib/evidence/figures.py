@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from .comparison import interval
 from .plots import colour as shade
-from .reruns import RECIPES, curves, name, told
+from .reruns import FEWEST, RECIPES, curves, name, told
 
 KINDS = {"plain": (shade(56, True), "s"), "resnet": (shade(56), "o")}  # colour and marker
 POINTS = "percentage points"
@@ -25,7 +25,7 @@ def strips(rows: dict[str, tuple], ax: Axes) -> None:
     for y, (kind, table, paper) in enumerate(rows.values()):
         place = y + 0.1 + 0.11 * ((table.effect.rank(method="first") - 1) % 3 - 1)
         points(table.effect, place, kind, table.sized, ax)
-        if table.sized.sum() > 1:
+        if table.sized.sum() >= FEWEST:
             mean, low, high = interval(table.effect[table.sized])
             ax.plot([low, high], [y - 0.28] * 2, color="black", lw=2.2, solid_capstyle="butt")
             ax.plot(mean, y - 0.28, "|", color="black", ms=9, mew=2.2)

@@ -3,7 +3,7 @@
 reruns.csv holds a row for each published result, with its source, commit and locator; an author counts once. A claim about two
 nets is judged by their difference *within* a source (same recipe, same training set, same way of reporting), so most of what
 sources do differently cancels. RULE says when sources agree. It was written when the numbers had been collected and summarised
-once: it gives the summary a form, and is no prediction. Chapter 7 says why its interval is a t interval over authors.
+once: it gives the summary a form, and is no prediction. Chapter 9 says why its interval is a t interval over authors.
 """
 
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ of m sources", which counts authors, those of far recipes too, is said of its we
 RECIPES = ("paper", "near", "unknown", "far")  # the paper's own; small departures; not stated; what only tells an order
 REPORTS = ("final", "unclear", "best")  # the last iteration; not said which; the best of all test errors
 TEST = ("yes", "best", "unclear", "order-only")  # in_meta: whose test errors can be compared within the source
+FORKS = dict.fromkeys(("jayroxis", "yangyang0611", "AngelG23", "m-shahbaz-kharal"), "a-martyn")  # authors, by what they forked
 CIFAR, IMAGENET = "CIFAR-10", "ImageNet (1-crop, top-1)"  # data sets
 NAMES = {"author_cluster": "author", "recipe_class": "recipe", "test_error_percent": "test_error", "seeds_n": "seeds",
          "train_error_percent": "train_error"}  # fmt: skip
