@@ -27,8 +27,9 @@
 # > ResNet-20. Most find ResNet-110 a little better than ResNet-56, but together they do not decide it, nor ResNet-1202.
 # >
 # > **Why they agree:** what depth costs plain nets, and what shortcuts bring, is many times the spread over seeds, and at
-# > least twice that over authors. The last step, from 56 to 110 layers, is about as small as the spread. How far such sources
-# > can be trusted is asked in [an appendix](09_sources.ipynb).
+# > least twice that over authors. The last step, from 56 to 110 layers, is about as small as the spread.
+# >
+# > **How good are the sources?** [An appendix](09_sources.ipynb) asks this; here they are taken as they are.
 # >
 # > **What this costs.** Nothing is trained here: the page reads a table of published results, in seconds on one core.
 
@@ -102,6 +103,12 @@ def ahead(values):  # where one more author is expected
     return " to ".join(minus(f"{end:.1f}") for end in prediction(values))
 
 
+def by_rule(*ids):  # what closes the section on a claim
+    said = "; ".join(f"{claim} {verdicts[claim]}" for claim in ids)
+    say(f"**Verdict, by the rule:** {said}.".replace(" too few", ": too few"))
+
+
+# %% tags=["hide-input"]
 def by_net(frame, value):  # a row an author, a column a net
     nets = frame[["net", "depth"]].astype({"depth": int}).itertuples(index=False)
     nets = [public.name(*net) for net in nets]
@@ -115,6 +122,7 @@ def by_net(frame, value):  # a row an author, a column a net
     return table.format("{:.2f}", na_rep="")
 
 
+verdicts = {claim: public.judge(claim, both)["verdict"] for claim in public.CLAIMS}
 depths = (20, 32, 44, 56)  # plain nets: Fig. 6 read off by eye, within about 0.5 points
 READ_OFF = {d: paper[f"fig6.plain{d}.test_error_read_off"] for d in depths}
 printed = {d: paper[f"table6.resnet{d}.test_error"] for d in (20, 32, 44, 56)}
@@ -141,7 +149,6 @@ figure, ax = plt.subplots(figsize=(8, 3.8))
 figures.strips(STRIPS, ax)
 
 # %% mystnb={"figure": {"caption": "What the sources say of each claim: the mean difference (percentage points; of responses, percent) with its 95 % interval over authors, far recipes left out, how many of all authors have the claim's sign, and the verdict on the claim.", "name": "tab-reruns-verdicts"}} tags=["hide-input"]
-verdicts = {claim: public.judge(claim, both)["verdict"] for claim in public.CLAIMS}
 verdict = pd.Series({claim: text.split(" (")[0] for claim, text in verdicts.items()})
 answer = verdict.map({"agrees": "Yes", "disagrees": "No", "too few": "Undecided"})
 lines = {}
@@ -149,12 +156,6 @@ for name, part in gaps.items():
     claim, what = name.split(": ")
     lines[claim, what] = told(sized(part)), agree(part), verdict[claim]
 pd.DataFrame(lines, index=["mean [95 % interval]", "agree", "verdict"]).T
-
-
-def by_rule(*ids):  # what closes the section on a claim
-    said = "; ".join(f"{claim} {verdicts[claim]}" for claim in ids)
-    say(f"**Verdict, by the rule:** {said}.".replace(" too few", ": too few"))
-
 
 # %% [markdown]
 # ## What is compared
@@ -266,7 +267,7 @@ if len(last_gain):
 # So small a gain is about as large as the spread over seeds ({numref}`tab-one-run-spread`). A source with one run a net says
 # little by itself {cite}`bouthillier2021accounting`; the sign of many sources says more, and here not enough.
 # {numref}`fig-reruns-last` shows what it depends on: two forks of one repository, whose ResNet-110 had no warm-up; the paper's
-# had one. Without them, or with forks counted as their origin, the sources agree. They stay: no source is left out for what it
+# had one. Without them, or with forks counted with their origin, the sources agree. They stay: no source is left out for what it
 # says. How many seeds one person would need is told in [How much does one run tell?](08_one_run.ipynb).
 
 # %% mystnb={"figure": {"caption": "The last step is small, and its verdict depends on how two forks are counted. ResNet-110 minus ResNet-56, test error, from all sources, without nets of 110 layers that had no warm-up, and with forks counted as one author with their origin; below each, the verdict on C13. A point is an author, hollow for far recipes; the bar is the mean with its 95 % interval, the diamond the paper.", "name": "fig-reruns-last"}, "image": {"alt": "Three rows of blue points, most of them between \u22120.9 and 0.1 points. The interval of all sources, about \u22120.5 to 0.1, reaches across zero; those of the two other rows end left of zero."}} tags=["hide-input"]
