@@ -121,7 +121,7 @@ lines = {name: [str(part.author.nunique())] for name, part in groups(usable)}
 for name in list(NAMES)[:3]:
     for group, part in groups(PAIRS[name]):
         values = part.effect[part.sized | (group == "recipe: far")]
-        agreed = f"{told(values)} ({part.agrees.sum()} of {len(part)})"
+        agreed = f"{told(values)} ({part.agrees.sum()}/{len(part)})"
         lines[group].append(agreed if len(part) else "")
 pd.DataFrame(lines, index=["authors", *list(NAMES)[:3]]).T
 
@@ -186,6 +186,7 @@ one = both.assign(author=both.author.replace(public.FORKS))
 frames = {"forks as one": one, "first search alone": both[both.search == "1"]}
 for name, frame in frames.items():
     judged[name] = [public.judge(claim, frame)["verdict"] for claim in judged.index]
+judged = judged.rename_axis(None).replace(" sources", "", regex=True)
 judged
 
 # %% [markdown]
@@ -206,7 +207,7 @@ seeds = seeds[seeds.report == "final"]
 spread, _ = pooled(seeds.sd, seeds.seeds)  # points, over nets
 print(f"spread over seeds {spread:.2f} points ({len(seeds)} nets)")
 
-# %% mystnb={"figure": {"caption": "Differences of test error (points) over authors, far recipes left out: the mean with its 95 % t interval, with that of random effects, the spread over authors that seeds do not explain, and the 95 % prediction interval for one more author.", "name": "tab-sources-spread"}}
+# %% mystnb={"figure": {"caption": "Differences of test error (points) over authors, far recipes left out: the mean with its 95 % t interval, with that of random effects, the spread over authors beyond that of seeds, and the 95 % prediction interval for one more author.", "name": "tab-sources-spread"}}
 lines, beyond = {}, {}
 for pair, table in PAIRS.items():
     part = table[table.sized]
@@ -217,8 +218,8 @@ for pair, table in PAIRS.items():
         beyond[pair] = math.sqrt(max(model.tau2, 0))
         random = minus(f"{model.mean_effect_re:.2f} [{low:.2f}, {high:.2f}]")
         ahead = minus("{:.1f} to {:.1f}".format(*prediction(part.effect)))
-        lines[pair] = told(part.effect), random, f"{beyond[pair]:.2f}", ahead, len(part)
-columns = ["t interval", "random effects", "beyond seeds", "one more author", "authors"]
+        lines[pair] = told(part.effect), random, f"{beyond[pair]:.2f}", ahead
+columns = ["t interval", "random effects", "beyond seeds", "one more"]
 pd.DataFrame(lines, index=columns).T
 
 # %% [markdown]
@@ -317,26 +318,33 @@ def joined(values, by=", "):
     return by.join(dict.fromkeys(value for value in values if value))
 
 
-rows = []
+def nets_of(part):  # "plain-20, -56; ResNet-20, -56"
+    for net, depths in part.depth.astype(int).groupby(part.net):
+        first, *others = sorted(set(depths))
+        yield public.name(net, first) + "".join(f", -{depth}" for depth in others)
+
+
 compared = found.author[found.claim == "C9"]
 compared = both[(both.dataset == public.IMAGENET) & both.author.isin(compared)]
 compared = compared[compared.in_meta.ne("no")]
 named = pd.concat([usable, compared]).groupby(["source", "url"], sort=False)
+lines = {value: [] for value in public.RECIPES}
 for (source, url), part in named:
-    nets = part[["net", "depth"]].astype({"depth": int}).itertuples(index=False)
-    nets = joined(public.name(*net) for net in nets)
-    departures = joined("; ".join(part.departures).split("; "), by="; ")
+    told_of = [joined(nets_of(part), by="; "), f"error {joined(part.report)}"]
+    told_of += [f"recipe {joined(part.recipe)}"] * (part.recipe.nunique() > 1)
+    told_of += ["; ".join(part.departures)]
     link = f"[{source}]({url})" if url else source
-    rows.append((link, joined(part.recipe), nets, joined(part.report), departures))
-columns = ["source", "recipe", "nets", "report", "departures"]
-table = pd.DataFrame(rows, columns=columns)
-order = table.recipe.str.split(",").str[0].map(public.RECIPES.index)
-say(table.loc[order.sort_values(kind="stable").index].to_markdown(index=False))
+    text = f"- {link}: {joined('; '.join(told_of).split('; '), by='; ')}"
+    lines[part.recipe.iloc[0]].append(text)
+for value, heading in zip(lines, figures.HEADINGS, strict=True):
+    if lines[value]:
+        say(f"**{heading.capitalize()}**\n\n" + "\n".join(lines[value]))
 
 # %% tags=["hide-input"]
 left_out = runs[runs.in_meta.eq("no")].drop_duplicates("source")
 why = left_out[["stat", "departures", "note"]].agg(joined, axis=1)
-say("Read and not counted: " + "; ".join(left_out.source + " (" + why + ")") + ".")
+if len(left_out):
+    say("**Read and not counted**\n\n" + "\n".join("- " + left_out.source + ": " + why))
 
 # %% tags=["hide-cell"]
 if whole:  # the fixed words of this page hold for the whole table
@@ -389,6 +397,7 @@ part = last_gain[last_gain.sized]
 scale = spread * np.sqrt(2 / part.seeds.to_numpy(float))
 means = rng.normal(0, scale, (20_000, len(part))).mean(1)
 print(f"as large by chance: {(means <= last).mean():.2%}")
+assert not whole or (means <= last).mean() < 0.01
 
 # %% [markdown]
 # 3. A sign test takes authors as independent. Suppose that they come in groups of three who share their code and their mistakes,
