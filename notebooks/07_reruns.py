@@ -534,11 +534,11 @@ if len(values) > 2 and values.mean() < 0:
     print(f"{n} instead of {len(values)}")
 
 # %% [markdown]
-# 4. In {numref}`tab-reruns-table6` the chance of a rank is $(k + 1)/(m + 1)$, where $k$ of $m$ reruns are at or below the printed
-#    error. Why not $k/m$? And how small can it get?
+# 4. In {numref}`tab-reruns-table6` the chance of a rank is (*k* + 1)/(*m* + 1), where *k* of *m* reruns are at or below the
+#    printed error. Why not *k*/*m*? And how small can it get?
 #
 # ```{admonition} Solution
 # :class: dropdown
-# If the paper's run is drawn from the same population, all $m + 1$ runs are equally likely to have any rank. It is among the
-# lowest $k + 1$ with the probability $(k + 1)/(m + 1)$. It is never below $1/(m + 1)$: few reruns cannot show great luck.
+# If the paper's run is drawn from the same population, all *m* + 1 runs are equally likely to have any rank. It is among the
+# lowest *k* + 1 with the probability (*k* + 1)/(*m* + 1). It is never below 1/(*m* + 1): few reruns cannot show great luck.
 # ```

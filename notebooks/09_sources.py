@@ -115,7 +115,7 @@ for ax, (name, kind) in zip(axes, list(NAMES.items())[:2], strict=True):
 # {numref}`tab-sources-subsets` has the numbers, and adds the plain net against its residual twin. The recipes are those of
 # [chapter 7](07_reruns.ipynb).
 
-# %% mystnb={"figure": {"caption": "Down a column the sign never turns and the mean changes little. Differences of test error (points): mean and 95 % interval over authors, far recipes left out except in their own row; in parentheses how many of all authors agree. First column: authors with a usable result on CIFAR-10.", "name": "tab-sources-subsets"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Down a column the sign never turns and the mean changes little. Differences of test error (points): mean and 95 % interval over authors, far recipes left out except in their own row; in parentheses how many of all authors agree. n: authors with a usable result on CIFAR-10.", "name": "tab-sources-subsets"}} tags=["hide-input"]
 usable = runs[runs.report.ne("") & runs.in_meta.ne("no") & runs.recipe.ne("")]
 lines = {name: [str(part.author.nunique())] for name, part in groups(usable)}
 for name in list(NAMES)[:3]:
@@ -123,7 +123,7 @@ for name in list(NAMES)[:3]:
         values = part.effect[part.sized | (group == "recipe: far")]
         agreed = f"{told(values)} ({part.agrees.sum()}/{len(part)})"
         lines[group].append(agreed if len(part) else "")
-pd.DataFrame(lines, index=["authors", *list(NAMES)[:3]]).T
+pd.DataFrame(lines, index=["n", *list(NAMES)[:3]]).T
 
 # %% [markdown]
 # ## Does it matter what a source shows?
