@@ -318,6 +318,10 @@ def joined(values, by=", "):
     return by.join(dict.fromkeys(value for value in values if value))
 
 
+def breakable(text):  # long names of files and folders, on a telephone
+    return text.replace("/", "/\u200b").replace("_", "_\u200b")
+
+
 def nets_of(part):  # "plain-20, -56; ResNet-20, -56"
     for net, depths in part.depth.astype(int).groupby(part.net):
         first, *others = sorted(set(depths))
@@ -333,9 +337,9 @@ for (source, url), part in named:
     told_of = [joined(nets_of(part), by="; "), f"error {joined(part.report)}"]
     told_of += [f"recipe {joined(part.recipe)}"] * (part.recipe.nunique() > 1)
     told_of += ["; ".join(part.departures)]
-    link = f"[{source}]({url})" if url else source
-    text = f"- {link}: {joined('; '.join(told_of).split('; '), by='; ')}"
-    lines[part.recipe.iloc[0]].append(text)
+    link = f"[{breakable(source)}]({url})" if url else source
+    text = breakable(joined("; ".join(told_of).split("; "), by="; "))
+    lines[part.recipe.iloc[0]].append(f"- {link}: {text}")
 for value, heading in zip(lines, figures.HEADINGS, strict=True):
     if lines[value]:
         say(f"**{heading.capitalize()}**\n\n" + "\n".join(lines[value]))
@@ -344,7 +348,8 @@ for value, heading in zip(lines, figures.HEADINGS, strict=True):
 left_out = runs[runs.in_meta.eq("no")].drop_duplicates("source")
 why = left_out[["stat", "departures", "note"]].agg(joined, axis=1)
 if len(left_out):
-    say("**Read and not counted**\n\n" + "\n".join("- " + left_out.source + ": " + why))
+    texts = map(breakable, "- " + left_out.source + ": " + why)
+    say("**Read and not counted**\n\n" + "\n".join(texts))
 
 # %% tags=["hide-cell"]
 if whole:  # the fixed words of this page hold for the whole table
