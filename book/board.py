@@ -57,16 +57,17 @@ def interval(row, part):
 def public(row, reruns):
     """The comparisons of public reruns as such parts, with every author's own value."""
     from reslib.evidence.comparison import interval as mean_of
+    from reslib.evidence.rules import LEVEL
 
-    found, table = [], reruns.effects(row["of"])
-    for one in (one for one in reruns.COMPARISONS if one.claim == row["of"]):
+    found, table = [], reruns.effects(row["claim"])
+    for one in (one for one in reruns.COMPARISONS if one.claim == row["claim"]):
         own = table[table.comparison == one.what]
         sized = own.effect[own.sized].tolist()
         mean, low, high = mean_of(sized) if len(sized) > 1 else (sized[0] if sized else None, None, None)
         found.append({
             "of": row["of"], "rule": row["claim"], "scale": "public", "kind": row["kind"], "what": one.what, "mean": mean,
-            "low": low, "high": high, "threshold": 0.0, "side": one.side,
-            "unit": "%" if one.quantity == "response" else "points",
+            "low": low, "high": high, "threshold": 0.0 if one.side else LEVEL, "side": one.side,
+            "unit": reruns.QUANTITIES[one.quantity][1],
             "n": f"{len(sized)} authors" if len(sized) != 1 else "1 author", "told": "", "net": one.first[0],
             "points": own[["author", "effect", "sized"]].values.tolist(),
         })  # fmt: skip

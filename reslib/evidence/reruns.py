@@ -15,15 +15,18 @@ import pandas as pd
 
 from ..record import folder
 from .audit import load_audits
-from .comparison import interval
+from .comparison import Part, interval
 from .reported import claim_of, paper
+from .rules import LEVEL, REACHED
 
 FEWEST, SHARE = 3, 2 / 3
 RULE = """An author counts once: by the recipe closest to the paper's, and of that by final errors where there are. *Agrees*: at
 least two thirds of the authors have the claim's sign, and the 95 % t interval of the mean over authors, far recipes left out,
 lies on the claim's side. *Disagrees*: that interval lies on the other side. *Too few*: fewer than three authors, far recipes
-left out, or those that there are do not decide. A claim with parts agrees where all parts do, and disagrees where one does; "k
-of m sources", which counts authors, those of far recipes too, is said of its weakest part."""
+left out, or those that there are do not decide. That two nets are the same (C7b) agrees where two thirds of the authors, and
+the 90 % interval, lie within 0.5 points of zero (two one-sided tests), and disagrees where the 95 % interval lies beyond. A
+claim with parts agrees where all parts do, and disagrees where one does; "k of m sources", which counts authors, those of far
+recipes too, is said of its weakest part."""
 
 RECIPES = ("paper", "near", "unknown", "far")  # the paper's own; small departures; not stated; what only tells an order
 REPORTS = ("final", "unclear", "best")  # the last iteration; not said which; the best of all test errors
@@ -36,22 +39,29 @@ NUMBERS = ["depth", "seeds_n", "test_error_percent", "train_error_percent", "sd"
 TOLD = ["author", "source", "url", "recipe", "train_set", "report", "seeds", "shown"]
 
 
+QUANTITIES = {
+    "test_error": ("test error", "points"), "train_error": ("training error", "points"), "response": ("responses", "%"),
+    "steps": (f"log2 of iterations to {REACHED['paper']:.0f} % training error", ""),
+}  # fmt: skip
+"""What is compared, in words, and the unit of its difference."""
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """A net minus another (or minus a number): on the claim's side if the difference has the sign `side`."""
+    """A net minus another (or minus a number): on the claim's side if the difference has the sign `side`; 0: within LEVEL."""
 
     claim: str
     first: tuple[str, int]  # kind of net, depth
     second: tuple[str, int] | float
-    quantity: str  # "test_error", "train_error" (percent), "response" (standard deviation, the median layer; in percent)
+    quantity: str  # "test_error", "train_error" (percent), "response" (standard deviation, the median layer; in percent),
+    # "steps" (log2 of the iterations to a running training error of 30 %)
     side: int
     dataset: str = CIFAR
 
     @property
     def what(self) -> str:
         """In words: "plain-56 − plain-20, training error"."""
-        quantity = {"test_error": "test error", "train_error": "training error", "response": "responses"}[self.quantity]
-        quantity = "ImageNet top-1 error" if self.dataset == IMAGENET else quantity
+        quantity = "ImageNet top-1 error" if self.dataset == IMAGENET else QUANTITIES[self.quantity][0]
         second = f"Highway's {self.second:.2f}" if isinstance(self.second, float) else name(*self.second)
         return f"{name(*self.first)} − {second}, {quantity}"
 
@@ -66,6 +76,8 @@ COMPARISONS = (
     Comparison("C5", ("resnet", 56), ("resnet", 20), "test_error", -1),
     Comparison("C5", ("resnet", 56), ("resnet", 20), "train_error", -1),
     Comparison("C6", ("plain", 56), ("resnet", 56), "test_error", 1),
+    Comparison("C7a", ("plain", 20), ("resnet", 20), "steps", 1),
+    Comparison("C7b", ("plain", 20), ("resnet", 20), "test_error", 0),
     *(Comparison("C9", ("resnet", depth), ("resnet", 34), "test_error", -1, IMAGENET) for depth in (50, 101, 152)),
     Comparison("C13", ("resnet", 110), ("resnet", 20), "test_error", -1),
     Comparison("C13", ("resnet", 110), ("resnet", 56), "test_error", -1),
@@ -165,18 +177,34 @@ def responses() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["source", "net", "depth", "layer", "response_std"])
 
 
-def _audited(frame: pd.DataFrame) -> pd.DataFrame:
-    """The median layer's response of each audited net, as rows of `reruns()` whose source is in the frame."""
-    medians = responses().groupby(["source", "net", "depth"], as_index=False).response_std.median()
+def iterations(error: float = REACHED["paper"]) -> pd.DataFrame:
+    """A row a source, net and depth with a logged curve: `steps`, log2 of the iterations to a running training error (percent),
+    interpolated between the logged ones; the mean over runs."""
+    rows = []
+    for about, run in curves().dropna(subset="train_error").groupby(["source", "net", "depth", "run"]):
+        run = run.sort_values("iteration")
+        after = int((run.train_error < error).to_numpy().argmax())
+        if after:  # it is reached, and not before the first row
+            before, (high, low) = run.iteration.iloc[after - 1], run.train_error.iloc[[after - 1, after]]
+            passed = (high - error) / (high - low)
+            rows.append((*about[:3], np.log2(before + passed * (run.iteration.iloc[after] - before))))
+    frame = pd.DataFrame(rows, columns=["source", "net", "depth", "steps"])
+    return frame.groupby(["source", "net", "depth"], as_index=False).steps.mean()
+
+
+def _of_sources(measured: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """What was measured of nets, a row each, as rows of `reruns` whose source is in the frame."""
     about = frame.drop_duplicates("source")[["source", "author", "url", "recipe", "train_set", "shown"]]
-    rows = medians.rename(columns={"response_std": "response"}).merge(about, on="source")
+    rows = measured.rename(columns={"response_std": "response"}).merge(about, on="source")
     return rows.assign(report="final", in_meta="yes", shortcut="", seeds=1.0)
 
 
 def _effects(comparison: Comparison, frame: pd.DataFrame) -> pd.DataFrame:
     frame, quantity, (net, depth) = frame[frame.dataset == comparison.dataset], comparison.quantity, comparison.first
     if quantity == "response":
-        frame = _audited(frame)
+        frame = _of_sources(responses().groupby(["source", "net", "depth"], as_index=False).response_std.median(), frame)
+    if quantity == "steps":
+        frame = _of_sources(iterations(), frame)
     if isinstance(comparison.second, float):  # a level, not a difference
         table = levels(frame).query("net == @net and depth == @depth")
         table = table.assign(effect=table[quantity] - comparison.second)
@@ -189,7 +217,8 @@ def _effects(comparison: Comparison, frame: pd.DataFrame) -> pd.DataFrame:
         table["seeds"], table["shown"] = table[["seeds", "seeds_y"]].min(axis=1), table.shown & table.shown_y
         table = _first(table, ["author"])
     table = table[[*TOLD, "effect"]].assign(claim=comparison.claim, comparison=comparison.what)
-    return table.assign(sized=table.recipe != "far", agrees=table.effect * comparison.side > 0)
+    agrees = table.effect * comparison.side > 0 if comparison.side else table.effect.abs() < LEVEL
+    return table.assign(sized=table.recipe != "far", agrees=agrees)
 
 
 def told(values) -> str:
@@ -207,13 +236,12 @@ VERDICTS = ("disagrees", "too few", "agrees")  # the weakest part's is the claim
 
 def verdict(table: pd.DataFrame, side: int) -> str:
     """RULE applied to one comparison's rows of `effects`."""
-    sized = table.effect[table.sized]
-    if len(sized) < FEWEST:
+    sized = tuple(table.effect[table.sized])
+    outcome = Part("", sized, threshold=0.0 if side else LEVEL, side=side, margin=0.0).outcome
+    if len(sized) < FEWEST or outcome == "open":
         return "too few"
-    _, low, high = (side * end for end in interval(sized))
-    if max(low, high) < 0:
-        return "disagrees"
-    return "agrees" if min(low, high) > 0 and table.agrees.sum() >= SHARE * len(table) else "too few"
+    enough = table.agrees.sum() >= SHARE * len(table)
+    return "disagrees" if outcome == "against" else "agrees" if enough else "too few"
 
 
 def judge(claim: str, frame: pd.DataFrame | None = None) -> dict:
@@ -226,8 +254,8 @@ def judge(claim: str, frame: pd.DataFrame | None = None) -> dict:
         rows = table[table.comparison == comparison.what]
         k, m = int(rows.agrees.sum()), len(rows)
         found.append((VERDICTS.index(verdict(rows, comparison.side)), k / max(m, 1), m, k))
-        unit, size = "%" if comparison.quantity == "response" else "points", rows.effect[rows.sized]
-        value = f"{told(size)} {unit} over {len(size)} author{'s' * (len(size) != 1)}; " if len(size) else ""
+        unit, size = QUANTITIES[comparison.quantity][1], rows.effect[rows.sized]
+        value = f"{told(size)} {unit}".rstrip() + f" over {len(size)} author{'s' * (len(size) != 1)}; " if len(size) else ""
         too = ", far recipes counted" * (len(size) < m)
         said.append(f"{comparison.what}: {value}{k} of {m} sources agree{too}" if m else f"{comparison.what}: no source")
     weakest, _, m, k = min(found)
