@@ -104,7 +104,7 @@ def test_removing_sources_changes_the_verdict_to_what_is_left():
     turned = FIVE.assign(test_error=-FIVE.test_error, train_error=-FIVE.train_error)
     assert public.judge("C5", turned)["verdict"] == "disagrees (5 of 5 sources)"
     everything = public.reruns()
-    for claim in ("C1", "C5", "C6", "C9", "C19"):
+    for claim in ("C1", "C5", "C6", "C7a", "C9", "C19"):
         authors = sorted(set(public.effects(claim).author))
         left = everything[everything.author.isin(authors[:2])]
         assert public.judge(claim)["verdict"].startswith("agrees") and public.judge(claim, left)["verdict"] == "too few"
@@ -160,6 +160,30 @@ def test_responses_are_read_from_audits(tmp_path, monkeypatch):
     monkeypatch.setenv("RESLIB_RECORDS", str(tmp_path))
     assert public.effects("C15").effect.tolist() == [-50.0, -50.0]  # medians 1 of 2, and 1 of 2
     assert public.judge("C15")["verdict"] == "too few" and "1 of 1 sources agree" in public.judge("C15")["ours"]
+
+
+def test_iterations_to_an_error_lie_between_the_logged_rows(monkeypatch):
+    logs = {("plain", "1"): (80, 50, 20, 40), ("plain", "2"): (80, 60, 50, 20), ("resnet", "1"): (80, 20, 10, 5),
+            ("unstarted", "1"): (90, 90, 90, 90), ("late log", "1"): (20, 10, 5, 1)}  # fmt: skip
+    rows = [("a", net, 20, run, 1000.0 * (row + 1), float(error))
+            for (net, run), errors in logs.items() for row, error in enumerate(errors)]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["source", "net", "depth", "run", "iteration", "train_error"])
+    monkeypatch.setattr(public, "curves", lambda: frame)
+    steps = public.iterations().set_index("net").steps
+    assert set(steps.index) == {"plain", "resnet"}  # else it is not known when
+    assert steps["resnet"] == pytest.approx(np.log2(1000 + 1000 * 50 / 60))
+    assert steps["plain"] == pytest.approx((np.log2(2000 + 1000 * 20 / 30) + np.log2(3000 + 1000 * 20 / 30)) / 2)
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [((0.1, -0.2, 0.15, 0.0), "agrees (4 of 4 sources)"), ((1.0, 1.2, 0.9, 0.1), "too few"),
+     ((-1.0, -1.2, -0.9, -1.1), "disagrees (4 of 4 sources)"), ((0.45, 0.4, 0.48, 0.3), "too few")],
+)  # fmt: skip
+def test_two_nets_are_the_same_by_two_one_sided_tests(gains, said):
+    nets = [(author, *net) for author, gain in zip("abcd", gains, strict=True)
+            for net in (("plain", 20, 9.0 + gain), ("resnet", 20, 9.0))]  # fmt: skip
+    assert public.judge("C7b", made(*nets))["verdict"] == said
 
 
 def test_both_intervals_cover_what_they_promise():

@@ -107,9 +107,8 @@ def reruns() -> pd.DataFrame:
 
 
 def curves() -> pd.DataFrame:
-    """Learning curves of ten sources: source, author, net, depth, run, iteration; train_error, test_error, val_error (percent).
-
-    Sources that log epochs have 128 images a batch.
+    """Learning curves that sources published: source, author, net, depth, run, iteration; train_error, test_error, val_error
+    (percent). Sources that log epochs have 128 images a batch.
     """
     frame = pd.read_csv(folder() / "reruns" / "curves.csv.xz")
     known = _read().drop_duplicates("source").set_index("source")
