@@ -55,6 +55,7 @@ def judgements(kept):
         *(ROOT / "reslib").rglob("*.py"),
         *(ROOT / "reslib").rglob("*.csv"),
         *folder().rglob("*.json"),
+        *folder().rglob("*.xz"),
         Path(board.__file__),
     ]
     key = hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in sorted(files))).hexdigest()

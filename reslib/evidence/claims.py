@@ -47,6 +47,12 @@ def rules_of(claim: str, scale: str = "paper") -> list[str]:
     return [rule for rule in rules_at(scale) if claim_of(rule).id == claim]
 
 
+def analogue(rule: str, scale: str) -> bool:
+    """Whether this evidence is from CIFAR-10, and the claim about ImageNet."""
+    here = {one.dataset for one in reruns.COMPARISONS if one.claim == rule} if scale == "public" else {reruns.CIFAR}
+    return claim_of(rule).on_imagenet and scale in ("paper", "public", "night", "pocket") and here == {reruns.CIFAR}
+
+
 def title(rule: str) -> str:
     """C8a, and what it is about."""
     return f"{rule} ({SPLIT[rule]})" if rule in SPLIT else rule
@@ -156,14 +162,16 @@ def state(rows: pd.DataFrame) -> str:
 def summary(runs: pd.DataFrame | None = None) -> str:
     """`state`, a Markdown table of a row for each kind of evidence: which claims came out how, and what the claims are."""
     rows = verdicts(runs)
+    rows["id"] = [rule + "*" * analogue(rule, scale) for rule, scale in zip(rows.claim, rows.scale, strict=True)]
     words = rows.verdict.str.replace(r" \(\d+ of \d+ sources\)| at initialisation", "", regex=True)
     lines = []
     for scale, kind in KINDS.items():
         of = rows[rows.scale == scale]
-        found = [f"{word}: {', '.join(ids)}" for word, ids in of.claim.groupby(words[of.index], sort=False)]
+        found = [f"{word}: {', '.join(ids)}" for word, ids in of.id.groupby(words[of.index], sort=False)]
         lines.append({"evidence": kind, "what it says of which claims": "; ".join(found) or "no run yet"})
     said = pd.DataFrame([{"claim": claim.id, "the paper says": claim.text} for claim in CLAIMS])
-    return "\n\n".join([state(rows), *(frame.to_markdown(index=False) for frame in (pd.DataFrame(lines), said))])
+    starred = "\\* Stated in section 4.1, on ImageNet; this evidence is from CIFAR-10."
+    return "\n\n".join([state(rows), pd.DataFrame(lines).to_markdown(index=False), starred, said.to_markdown(index=False)])
 
 
 def put_summary(path: Path) -> None:
