@@ -245,7 +245,9 @@ figure, ax = plt.subplots(figsize=(4.2, 3.2))
 drawn = counts.shape_of(reslib.cifar_resnet, 20).layer1[1]
 drawn = {"a block of ResNet-20": counts.layers(drawn, 32, 16)}
 plots.architecture(drawn, r"$\mathbf{x}$", ("conv", "relu", "add"), ax)
-_ = ax.text(-0.55, 2.6, r"$\mathcal{F}(\mathbf{x})$")
+labels = {(-0.55, 2.6): r"$\mathcal{F}(\mathbf{x})$", (0.46, 2.2): "identity"}
+labels[0.04, 4.6] = r"$\mathcal{F}(\mathbf{x}) + \mathbf{x}$"
+_ = [ax.text(*at, text, fontsize=9) for at, text in labels.items()]
 
 
 # %% [markdown]
@@ -543,11 +545,10 @@ costs.groupby("net")[list(costs)[-3:]].mean().map("{:.2f}".format).map(compariso
 
 # %% mystnb={"figure": {"caption": "In short training plain-56 hardly starts, and depth costs residual nets something too. Running training error (left) and test error (right) of the nets, dashed without shortcuts, solid with them; thin lines are single seeds, bold lines their mean.", "name": "fig-short"}, "image": {"alt": "Two panels of error over iterations of the chosen scale. At pocket scale plain-56 stays near 80 to 90 percent, ResNet-56 ends above plain-20, and ResNet-20 is lowest."}} tags=["hide-input"]
 table, curves = reslib.records(runs), reslib.curves(runs)
-about = plots.about(planned[0], len(seeds))
 figure, axes = plt.subplots(1, 2, sharey=True)
 for ax, column in zip(axes, ("train_error", "test_error"), strict=True):
     plots.learning_curve(curves, column, ax)
-_ = figure.suptitle(about)
+_ = figure.suptitle(plots.about(planned[0], len(seeds)))
 
 
 # %% [markdown]
@@ -581,7 +582,6 @@ steps, deep_ones = [0, 1, 2, 4, 8, 16], ("plain-56", "ResNet-56")
 for ax, (net, treatment) in zip(axes.flat, product(deep_ones, treatments), strict=True):
     of = treated[(net, treatment), "pocket"]
     image = layerwise.gradient_map(of, ax, steps, title=treatment, ylabel=net)
-for ax in axes.flat:
     ax.label_outer()
 _ = figure.colorbar(image, ax=axes, label="decades above the last third")
 
@@ -590,8 +590,8 @@ ends = pd.DataFrame(index=NETS, columns=treatments, data="")
 for ((net, treatment), _), runs_of in treated.items():
     if runs_of:
         error = np.mean([run.final["train_error"] for run in runs_of])
-        starts = f"{sum(map(comparison.started, runs_of))} of {len(runs_of)} start"
-        ends.loc[net, treatment] = f"{error:.0f} ({starts})"
+        start = sum(map(comparison.started, runs_of))
+        ends.loc[net, treatment] = f"{error:.0f} ({start} of {len(runs_of)} start)"
 assert ends.loc["plain-56"].str[:2].astype(float).idxmax() == "as it is"
 ends
 
