@@ -261,12 +261,12 @@ FASTER = "C7a: plain-20 − ResNet-20, log2 of iterations to 30 % training error
 faster = gaps.get(FASTER, NONE)
 level = gaps.get("C7b: plain-20 − ResNet-20, test error", NONE)
 if len(faster) and len(level):
-    ratio = [2**end for end in interval(sized(faster))]
+    ratio, low, high = (f"{2**end:.1f}" for end in interval(sized(faster)))
     say(
-        "To a training error of 30 % plain-20 needs {:.1f} [{:.1f}, {:.1f}] times the iterations of ResNet-20".format(*ratio)
-        + f"; in {agree(faster)} authors' logs "
-        f"it needs more. In the end it tests worse by {told(sized(level))} points; "
-        f"{agree(level)} authors find the two within half a point."
+        f"To a training error of 30 % plain-20 needs {ratio} [{low}, {high}] times the "
+        f"iterations of ResNet-20; in {agree(faster)} authors' logs it needs more. In "
+        f"the end it tests worse by {told(sized(level))} points; {agree(level)} "
+        "authors find the two within half a point."
     )
 
 # %% [markdown]
