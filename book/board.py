@@ -189,7 +189,7 @@ def forest(claim, judged, kinds, split):
             parts = [p for p in judged["parts"] if p["rule"] == row["claim"] and p["scale"] == scale]
             shown = [p for p in parts if p["mean"] is not None]
             ends = domain(shown) if shown else (0, 1)
-            about = f" <small>{escape(split[row['claim']])}</small>" if row["claim"] in split else ""
+            about = f": {escape(split[row['claim']])}" if row["claim"] in split else ""
             anchor = f' id="{claim.lower()}-{scale}"' if i == 0 else ""
             why = f"<p>{escape(sentence(row['why']))}</p>" if row["why"] else ""
             ours = f"<p>{escape(row['ours'])}</p>" if not parts else ""
