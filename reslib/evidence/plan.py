@@ -1,6 +1,6 @@
 """The run plan: every run that a claim or a table needs. `python -m reslib plan` lists it.
 
-It was fixed when the runs of `core` had been made at pocket scale, and grew six times since: book/claims.md tells when, by
+It was fixed when the runs of `core` had been made at pocket scale, and grew seven times since: book/claims.md tells when, by
 commit. Groups are ordered by worth, the most valuable first; within a group the first seed of every net comes before the
 second of any.
 """
@@ -54,6 +54,7 @@ class Group:
     times: int = 1  # the scale's iterations
     extra: int = 0  # iterations before the scale's own
     seeds: tuple[int, ...] | None = None
+    precision: str | None = None  # where it is not the scale's own
 
 
 PLAN = (
@@ -61,6 +62,8 @@ PLAN = (
           tuple(net(depth) for depth in (20, 56) for net in (plain, residual)), scales=("pocket", "night", "paper")),
     Group("depth", "C13 C15 C19", "the series over depth, Table 6 and Fig. 6",
           tuple(net(depth) for depth in (32, 44, 110) for net in (plain, residual))),
+    Group("precision", "a check", "does bfloat16 change what a run ends with? The nets of 20 layers in float32",
+          (plain(20), residual(20)), scales=("night",), seeds=(0,), precision="tf32"),
     Group("options", "C8", "projections: Table 3's options, on CIFAR-10",
           tuple(residual(depth, shortcut=option) for depth in (20, 56) for option in "BC")),
     Group("one-layer", "C12", "one-layer blocks; their plain twins are plain-20 and -56",
@@ -95,8 +98,9 @@ PLAN = (
 
 
 def at(group: Group, recipe: Recipe, scale: str) -> Recipe:
-    """A recipe of a group at a scale, with the group's iterations."""
-    return recipe.at(scale).longer(group.times).delayed(group.extra)
+    """A recipe of a group at a scale, with the group's iterations and precision."""
+    made = recipe.at(scale).longer(group.times).delayed(group.extra)
+    return replace(made, precision=group.precision or made.precision)
 
 
 def planned(scale: str | None = None, name: str | None = None) -> Iterator[tuple[Group, Recipe]]:
