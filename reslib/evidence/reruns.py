@@ -194,14 +194,14 @@ def iterations(error: float = REACHED["paper"]) -> pd.DataFrame:
 def _of_sources(measured: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """What was measured of nets, a row each, as rows of `reruns` whose source is in the frame."""
     about = frame.drop_duplicates("source")[["source", "author", "url", "recipe", "train_set", "shown"]]
-    rows = measured.rename(columns={"response_std": "response"}).merge(about, on="source")
-    return rows.assign(report="final", in_meta="yes", shortcut="", seeds=1.0)
+    return measured.merge(about, on="source").assign(report="final", in_meta="yes", shortcut="", seeds=1.0)
 
 
 def _effects(comparison: Comparison, frame: pd.DataFrame) -> pd.DataFrame:
     frame, quantity, (net, depth) = frame[frame.dataset == comparison.dataset], comparison.quantity, comparison.first
     if quantity == "response":
-        frame = _of_sources(responses().groupby(["source", "net", "depth"], as_index=False).response_std.median(), frame)
+        nets = responses().groupby(["source", "net", "depth"], as_index=False)
+        frame = _of_sources(nets.agg(response=("response_std", "median")), frame)
     if quantity == "steps":
         frame = _of_sources(iterations(), frame)
     if isinstance(comparison.second, float):  # a level, not a difference
