@@ -213,7 +213,9 @@ def hero(judged):
     depth = ("plain-56 − plain", "ResNet-56 − ResNet")
     rows = [p for p in judged["parts"] if p["scale"] == "public" and p["what"].startswith(depth)
             and p["unit"] == "points"]  # fmt: skip
-    rows = sorted({p["what"]: p for p in rows}.values(), key=lambda p: (p["net"] != "plain", p["what"]))
+    rows = sorted(
+        {p["what"]: p for p in rows}.values(), key=lambda p: (p["net"] != "plain", "test error" in p["what"], p["what"])
+    )
     ends = domain(rows)
     lines = [
         f'<tr><th scope="row">{escape(p["what"])}</th><td class="plot">{plot(p, ends, axis=p is rows[-1])}</td>'

@@ -116,9 +116,32 @@ def judged(made):
     for row in made["rows"]:
         known[f"ours:{row['scale']}.{row['claim']}"] = row["ours"]
         known |= said(row)
-    for part in made["parts"]:
-        known.setdefault(f"part:{part['scale']}.{part['rule']}", re.sub("<[^>]*>", "", board.told(part)))
-    return known
+    for part in made["parts"]:  # part:SCALE.RULE is the first part, part:SCALE.RULE.2 the second
+        key, text = f"part:{part['scale']}.{part['rule']}", re.sub("<[^>]*>", "", board.told(part))
+        known[f"{key}.{1 + sum(k.startswith(f'{key}.') for k in known)}"] = text
+        known.setdefault(key, text)
+    return known | public_words()
+
+
+def public_words():
+    """What public reruns say of C1 and of C7, in numbers that are not in the table of parts."""
+    from reslib.evidence import reruns
+    from reslib.evidence.comparison import interval
+
+    pairs = reruns.effects("C1")
+    forked = reruns.reruns()
+    forked = reruns.effects("C1", forked.assign(author=forked.author.replace(reruns.FORKS)))
+    all_of, own, one = (f"{t.agrees.sum()} of {len(t)}" for t in (pairs, pairs[pairs.recipe == "paper"], forked))
+    faster = reruns.effects("C7a").query("sized").effect
+    mean, low, high = (f"{2**end:.1f}" for end in interval(faster))
+    level = reruns.told(reruns.effects("C7b").query("sized").effect)
+    return {
+        "text:public_c1": f"{all_of} authors who publish the training errors of both nets find plain-56 worse than plain-20, "
+        f"by {2 * pairs.seeds.sum():.0f} runs in all; {own} with the paper's own recipe, {one} if a repository and its forks "
+        "count once",
+        "text:public_c7": f"plain-20 needs {mean} [{low}, {high}] times the iterations of ResNet-20, and tests {level} points "
+        "worse",
+    }
 
 
 def html(text):
@@ -280,6 +303,7 @@ def evidence():
         ]
         for group in PLAN
     ]
+    rows.loc[rows.scale == "extension", "data"] = "Imagenette"
     rows["with"] = [changes(record.recipe) for record in rows["record"]]
     rows["net"] = [record.recipe.told for record in rows["record"]]
     lines = [
@@ -287,7 +311,9 @@ def evidence():
          ", ".join(sorted({code(c[:10], not dirty) for c, dirty in zip(runs["commit"], runs["dirty"], strict=True)}))]
         for names, runs in (rows.groupby(["data", "net", "with", "scale"], sort=False) if len(rows) else ())
     ]  # fmt: skip
-    totals = [(f"{row[2]} of {row[1]}", f"planned runs at {row[0]} scale are recorded", "rerun.html") for row in cost]
+    where = {"extension": "on other photographs"}
+    totals = [(f"{row[2]} of {row[1]}", f"planned runs {where.get(row[0], f'at {row[0]} scale')} are recorded", "rerun.html")
+              for row in cost]  # fmt: skip
     paper = next((row for row in cost if row[0] == "paper"), ("paper", 0, 0, 0))
     return {
         "html:board": board.tiles(totals),

@@ -22,8 +22,8 @@
 # >
 # > **The paper says:** nothing of reruns, which came later. It reports one run a net, except for ResNet-110.
 # >
-# > **We see:** however the sources are split, depth hurts plain nets and helps residual ones. The verdicts on C7a, C13 and C15
-# > depend on single authors; no other verdict does.
+# > **We see:** however the sources are split, depth hurts plain nets and helps residual ones. Three verdicts (C7a, C13, C15)
+# > would change without a single author.
 # >
 # > **Why:** in a difference of two nets authors vary by less than a point beyond their seeds. What depth and shortcuts do up to 56
 # > layers is larger than that; the last step, from 56 to 110 layers, is smaller.
@@ -84,11 +84,12 @@ def minus(text):
 # %% [markdown]
 # ## Do the findings depend on who is asked?
 #
-# Does the answer change with the recipe, the training set, the way of reporting, or what a source shows? Its sign does not, and
-# its size changes little. In {numref}`fig-sources-subsets` each row is a group of sources: every square lies right of zero, and
-# every mean of the residual pair left of it.
+# Does the answer change with the recipe, the training set, the way of reporting, or what a source shows? Its sign does not. Its
+# size hardly changes for residual nets; for plain nets it changes more, and is the largest with far recipes. In
+# {numref}`fig-sources-subsets` each row is a group of sources: every square lies right of zero, and every mean of the residual
+# pair left of it.
 
-# %% mystnb={"figure": {"caption": "In every group of sources depth hurts plain nets and helps residual ones. Test error of 56 layers minus 20 layers, by recipe, report, training set, and what a source shows. A point is an author, hollow for far recipes; the bar is the mean of the others with its 95 % interval, from three authors on.", "name": "fig-sources-subsets"}, "image": {"alt": "Two panels with a row for each of twelve groups of sources. Left, the plain pair: all orange squares lie right of zero, the means at 3 to 5 points. Right, the residual pair: nearly all blue circles lie left of zero, the means at \u22121.1 to \u22121.5 points."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "In every group that has the pair, depth hurts plain nets and helps residual ones. Test error of 56 layers minus 20 layers, by recipe, report, training set, and what a source shows. A point is an author, hollow for far recipes; the bar is the mean of the others with its 95 % interval, from three authors on.", "name": "fig-sources-subsets"}, "image": {"alt": "Two panels with a row for each of twelve groups of sources. Left, the plain pair: all orange squares lie right of zero, the means at 3 to 5 points. Right, the residual pair: nearly all blue circles lie left of zero, the means at \u22121.1 to \u22121.5 points."}} tags=["hide-input"]
 SPLITS = {
     "all": slice(None),
     **{f"recipe: {value}": ("recipe", value) for value in public.RECIPES},
@@ -115,7 +116,7 @@ for ax, (name, kind) in zip(axes, list(NAMES.items())[:2], strict=True):
 # {numref}`tab-sources-subsets` has the numbers, and adds the plain net against its residual twin. The recipes are those of
 # [chapter 7](07_reruns.ipynb).
 
-# %% mystnb={"figure": {"caption": "Down a column the sign never turns and the mean changes little. Differences of test error (points): mean and 95 % interval over authors, far recipes left out except in their own row; in parentheses how many of all authors agree. n: authors with a usable result on CIFAR-10.", "name": "tab-sources-subsets"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Down a column the sign never turns; the mean changes little for the residual pair, more for the plain net. Differences of test error (points): mean and 95 % interval over authors, far recipes left out except in their own row; in parentheses how many of all authors agree. n: authors with a usable result on CIFAR-10.", "name": "tab-sources-subsets"}} tags=["hide-input"]
 usable = runs[runs.report.ne("") & runs.in_meta.ne("no") & runs.recipe.ne("")]
 lines = {name: [str(part.author.nunique())] for name, part in groups(usable)}
 for name in list(NAMES)[:3]:
@@ -132,7 +133,7 @@ pd.DataFrame(lines, index=["n", *list(NAMES)[:3]]).T
 # find about the same gain, and so do sources of several seeds and of one ({numref}`tab-sources-shown`).
 
 
-# %% mystnb={"figure": {"caption": "ResNet-56 minus ResNet-20 (points), and the final error of ResNet-56 (%), by what a source shows (a log or weights, or only a number) and how often it ran: means over n authors, far recipes left out, and the difference with its 95 % Welch interval.", "name": "tab-sources-shown"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "No interval of a difference leaves out zero. ResNet-56 minus ResNet-20 (points), and the final error of ResNet-56 (%), of sources that show a log or weights against those that state a number, and of those with several seeds against those with one: means over n authors, far recipes left out, and the difference with its 95 % Welch interval.", "name": "tab-sources-shown"}} tags=["hide-input"]
 def side_by_side(a, b):  # each mean, and their difference with its Welch interval
     means = [minus(f"{x.mean():.2f}") if len(x) else "" for x in (a, b)]
     sides = zip(means, map(len, (a, b)), strict=True)
@@ -153,11 +154,11 @@ for what, frame, value in (
     ("ResNet-56", deep56, deep56.test_error),
 ):
     for split, first in (
-        ("log or weights; number", frame.shown.astype(bool)),
-        ("several seeds; one", frame.seeds > 1),
+        ("log or weights, against number", frame.shown.astype(bool)),
+        ("several seeds, against one", frame.seeds > 1),
     ):
         lines[what, split] = side_by_side(value[first], value[~first])
-columns = ["the first", "the second", "difference"]
+columns = ["the former", "the latter", "difference"]
 by_shown = pd.DataFrame(lines, index=columns).T
 by_shown
 
@@ -168,9 +169,10 @@ by_shown
 # ## Does one source carry a verdict?
 #
 # Would any verdict change if one author were left out? Those of C7a, C13 and C15 would ({numref}`tab-sources-carried`). Each is
-# judged again without each author in turn; the parameter `leave_out` does the same for a whole page, here and in chapter 7.
+# judged again without each author in turn; the parameter `leave_out` does the same for a whole page, here and in chapter 7. The
+# sources were collected in two searches, which the last section tells of.
 
-# %% mystnb={"figure": {"caption": "C7a, C13 and C15 depend on single authors, and no other verdict does. Each verdict on public reruns, the authors without any one of whom it would be another, the verdict with forks of one repository counted as one author, and that before the second search.", "name": "tab-sources-carried"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Each verdict on public reruns; the authors without any one of whom it would be another; the verdict with the forks of a repository counted as one author with their origin; and that of the first search alone.", "name": "tab-sources-carried"}} tags=["hide-input"]
 carried = {}
 verdicts = pd.DataFrame([public.judge(claim, both) for claim in public.CLAIMS])
 judged = verdicts[["claim", "verdict"]].set_index("claim")
@@ -193,7 +195,7 @@ judged
 # C15 depends on wooyeolBaek, whose plain-56 was trained with clipped gradients. C13 depends on two authors, either of whom turns
 # it, and who are not quite independent: they forked the same repository. Forks counted as one author with their origin turn C13
 # back to what the first search found. C7a, of which few published logs tell, only just agrees: without any one of four authors it
-# is open, and so it is with forks counted as one. No other verdict depends on that.
+# is open, and so it is with forks counted as one.
 #
 # ## Do authors differ more than seeds do?
 #
@@ -208,7 +210,7 @@ seeds = seeds[seeds.report == "final"]
 spread, _ = pooled(seeds.sd, seeds.seeds)  # points, over nets
 print(f"spread over seeds {spread:.2f} points ({len(seeds)} nets)")
 
-# %% mystnb={"figure": {"caption": "Differences of test error (points) over authors, far recipes left out: the mean with its 95 % t interval, with that of random effects, the spread over authors beyond that of seeds, and the 95 % prediction interval for one more author.", "name": "tab-sources-spread"}}
+# %% mystnb={"figure": {"caption": "The two intervals nearly coincide; authors add spread beyond that of seeds, most with plain-56. Differences of test error (points) over authors, far recipes left out: the mean with its 95 % t interval, with that of random effects, the spread over authors beyond that of seeds, and the 95 % prediction interval for one more author.", "name": "tab-sources-spread"}}
 lines, beyond = {}, {}
 for pair, table in PAIRS.items():
     part = table[table.sized]
@@ -272,8 +274,8 @@ pd.DataFrame(lines, index=["45,000", "50,000", "difference"]).T
 # ## Who does not publish?
 #
 # Would failed reruns be published? Nobody can know, and a rerun that agrees with a famous paper is easier to publish than one
-# that does not. One failure is among the results that were left out: a single ResNet-20 far above all others, which the
-# maintainer of its code puts down to a software version.
+# that does not. Two failures are among the results that were left out: a ResNet-20 far above all others, which the maintainer of
+# its code puts down to a software version, and a ResNet-1202 that did not converge.
 #
 # **How many silent sources of the other sign would undo the agreement?** This is the file-drawer question
 # {cite}`rosenthal1979file`. The last column of {numref}`tab-sources-silent` says how many authors who found the opposite, and
@@ -291,8 +293,9 @@ columns = ["agree", "sign test, p", "silent authors"]
 pd.DataFrame(lines, index=columns).T
 
 # %% [markdown]
-# So nothing here looks like selective publishing: sources that show their work, which leaves less to choose, find the same
-# ({numref}`tab-sources-shown`). A funnel plot, the usual look at small studies, cannot say more: nearly all sources ran one seed,
+# Sources that show their work, which leaves less to choose, find the same as those that state a number
+# ({numref}`tab-sources-shown`): there is no sign that numbers were chosen. Whether whole reruns stayed unpublished, this cannot
+# show. A funnel plot, the usual look at small studies, cannot say more: nearly all sources ran one seed,
 # so the funnel has no depth.
 #
 # ## The sources
@@ -304,14 +307,17 @@ pd.DataFrame(lines, index=columns).T
 # %% tags=["hide-input"]
 screened = pd.read_csv(record.folder() / "reruns" / "screened.csv")
 say(
-    f"The list has {len(screened)} entries, of which "
-    f"{screened.decision.eq('included').sum()} were taken in. An index of public code "
-    "does not hold all of it, so sources will be missing still, and this is no "
-    "systematic review."
+    f"The second search looked at {len(screened)} candidates, of which "
+    f"{screened.decision.eq('included').sum()} were taken in. With the first, "
+    f"{usable.source.nunique()} sources on CIFAR-10 count. An index of public code does "
+    "not hold all of it, so sources will be missing still, and this is no systematic "
+    "review."
 )
 
 # %% [markdown]
-# Where does each depart from the paper? Each name links to the commit, or to the thread, that was read.
+# Each line has a source's nets, which error it reports (final, best on the test set, or unclear), and its departures from the
+# paper. Each name links to the commit, or to the thread, that was read; in parentheses the author, where the tables call the
+# source by another name. In short: *its* are iterations, *wd* weight decay, *lr* the learning rate, *AMP* mixed precision.
 
 
 # %% tags=["hide-input"]
@@ -337,9 +343,12 @@ lines = {value: [] for value in public.RECIPES}
 for (source, url), part in named:
     told_of = [joined(nets_of(part), by="; "), f"error {joined(part.report)}"]
     told_of += [f"recipe {joined(part.recipe)}"] * (part.recipe.nunique() > 1)
-    told_of += ["; ".join(part.departures)]
+    departures = joined("; ".join(part.departures).split("; "), by="; ")
+    told_of += [f"departures: {departures}"] if departures else []
     link = f"[{breakable(source)}]({url})" if url else source
-    text = breakable(joined("; ".join(told_of).split("; "), by="; "))
+    authors = {name for name in part.author if name not in source}
+    link += "".join(f" ({name})" for name in sorted(authors))
+    text = breakable("; ".join(told_of))
     lines[part.recipe.iloc[0]].append(f"- {link}: {text}")
 for value, heading in zip(lines, figures.HEADINGS, strict=True):
     if lines[value]:

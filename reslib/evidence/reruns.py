@@ -226,7 +226,8 @@ def told(values) -> str:
     if len(values) < FEWEST:
         return f"{np.mean(values):.1f}".replace("-", "−") if len(values) else ""
     mean, low, high = interval(values)
-    mean, low, high = (f"{number:.{2 if high - low < 1 else 1}f}".replace("-", "−") for number in (mean, low, high))
+    digits = 2 if high - low < 1 else 1 if high - low < 10 else 0
+    mean, low, high = (f"{number:.{digits}f}".replace("-", "−") for number in (mean, low, high))
     return f"{mean} [{low}, {high}]"
 
 
