@@ -7,77 +7,81 @@ shortcut=None)` is a plain net; `recipe.at("pocket")` is the same recipe at a sm
 import hashlib
 import json
 import reprlib
-import sys
 from dataclasses import asdict, dataclass, fields, replace
-from types import UnionType
-from typing import get_args
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from . import resnet
 from .files import say
+
+Count = Annotated[int, Field(ge=1)]
+FromZero = Annotated[int, Field(ge=0)]
+Range = Annotated[tuple[int, ...], Field(min_length=2, max_length=2)]
+Rate = Annotated[float, Field(ge=0)]
+Above0 = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True)
 class Recipe:
     """One run. The defaults are section 4.2's protocol. Raises ValueError where a field, or their combination, is wrong."""
 
-    data: str = "cifar10"  # "cifar10", "imagenet", or "digits" (the embedded demonstration)
+    data: Literal["cifar10", "digits", "imagenet"] = "cifar10"  # digits: the embedded demonstration
     depth: int = 20  # weighted layers: 6n+2 (section 4.2), 3n+2 with layers=1; ImageNet: Table 1
-    shortcut: str | None = "A"  # "A", "B", "C" (section 4.1); None: a plain net
-    layers: int = 2  # 3x3 layers in a CIFAR block; 1: section 3.2's single-layer F
-    stride_on: str = "1x1"  # of bottlenecks: "1x1" the paper (v1), "3x3" most libraries (v1.5)
-    init: str = "fan_in"  # He initialisation by "fan_in" (Caffe's default), "fan_out", or one part by fan-out: resnet.INITS
-    fc_std: float | None = None  # the classifier's weights from N(0, fc_std^2) instead of He's
-    split: str = "50k"  # train on all 50,000, or "45k/5k" (the last 5,000 held out)
+    shortcut: Literal[resnet.SHORTCUTS] = "A"  # "A", "B", "C" (section 4.1); None: a plain net
+    layers: Annotated[int, Field(ge=1, le=2)] = 2  # 3x3 layers in a CIFAR block; 1: section 3.2's single-layer F
+    stride_on: Literal["1x1", "3x3"] = "1x1"  # of bottlenecks: "1x1" the paper (v1), "3x3" most libraries (v1.5)
+    init: Literal[resnet.INITS] = "fan_in"  # He initialisation by "fan_in" (Caffe's default), "fan_out", or one part by fan-out
+    fc_std: Above0 | None = None  # the classifier's weights from N(0, fc_std^2) instead of He's
+    split: Literal["50k", "45k/5k"] = "50k"  # train on all 50,000, or "45k/5k" (the last 5,000 held out)
 
-    scale: str = "paper"  # "demo", "pocket", "night", "paper": see SCALES; of photographs: "paper", or see EXTENSION
-    size: int = 32  # pixels, height and width of the input
-    pad: int = 4  # pixels of zeros round the image, out of which the crop is taken
-    border: str = "mean"  # zeros round the image minus the "mean", or "black": round the image, the mean subtracted after
+    scale: Literal["demo", "pocket", "night", "paper", "extension"] = "paper"  # see SCALES; of photographs, EXTENSION
+    size: Count = 32  # pixels, height and width of the input
+    pad: Annotated[int, Field(ge=0, le=127)] = 4  # pixels of zeros round the image, out of which the crop is taken
+    border: Literal["mean", "black"] = "mean"  # zeros round the image minus the mean; black: the mean is taken off after that
     flip: bool = True  # mirror half of the crops
-    steps: int = 64_000  # iterations in all
+    steps: Count = 64_000  # iterations in all
     milestones: tuple[int, ...] = (32_000, 48_000)  # iterations at which the learning rate is divided by 10
-    log_every: int = 200  # steps averaged in a row of the curve
-    eval_every: int = 1_000  # steps between passes over the test images
+    log_every: Count = 200  # steps averaged in a row of the curve
+    eval_every: Count = 1_000  # steps between passes over the test images
 
-    batch: int = 128  # images
-    lr: float = 0.1
-    momentum: float = 0.9
-    clip: float | None = None  # gradients are scaled down to this global L2 norm where theirs is larger
-    weight_decay: float = 1e-4
+    batch: Count = 128  # images
+    lr: Rate = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    clip: Above0 | None = None  # gradients are scaled down to this global L2 norm where theirs is larger
+    weight_decay: Rate = 1e-4
     decay_bn: bool = True  # on BN's scale and shift too, as in Caffe
-    momentum_form: str = "pytorch"  # v = m v + g, w -= lr v; "caffe": v = m v + lr g, w -= v, which differs where lr changes
+    momentum_form: Literal["pytorch", "caffe"] = "pytorch"  # v = m v + g, w -= lr v; "caffe": v = m v + lr g, w -= v, which
+    # differs where lr changes
     bn_batch: int | None = None  # images over which BN's statistics are taken, and of a pass, the gradients being added up;
     # None: the whole batch, however many GPUs share it; 64: as the paper's two GPUs
-    precision: str = "tf32"  # of the step: "tf32" (a GPU's convolutions; a CPU knows only fp32), or "bf16" (autocast)
-    warmup_lr: float | None = None  # section 4.2, ResNet-110: this rate, 0.01, ...
+    precision: Literal["tf32", "bf16"] = "tf32"  # of the step: a GPU's convolutions (a CPU knows only fp32); "bf16": autocast
+    warmup_lr: Rate | None = None  # section 4.2, ResNet-110: this rate, 0.01, ...
     warmup_until: float = 80.0  # ... until the running training error (percent, over 50 steps) is below this
 
-    short_side: tuple[int, int] | None = None  # ImageNet's scale augmentation: the shorter side is drawn from this range,
-    # in pixels for crops of 224; at another `size` in proportion: size=64 draws from [73, 137]
+    short_side: Range | None = None  # ImageNet's scale augmentation: the shorter side is drawn from this range, in pixels for
+    # crops of 224; at another `size` in proportion: size=64 draws from [73, 137]
     colour: float = 0.0  # standard deviation of the PCA colour augmentation
     plateau: bool = False  # divide the learning rate by 10 where the validation error stops falling, instead of at milestones:
-    plateau_patience: int = 5  # where more passes in a row than this, one every eval_every steps, brought no lowest error, ...
-    plateau_threshold: float = 0.1  # ... lower by more than these percentage points than the one before, ...
-    plateau_drops: int = 3  # ... and so many times at most
+    plateau_patience: FromZero = 5  # where more passes in a row than this, one every eval_every steps, brought no lowest error,
+    plateau_threshold: Rate = 0.1  # ... lower by more than these percentage points than the one before, ...
+    plateau_drops: FromZero = 3  # ... and so many times at most
 
-    seed: int = 0  # of the weights and of every decision in draws.py; pilots use 1000 and above
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # of the weights and every decision in draws.py; pilots use 1000 and above
 
     def __post_init__(self):
-        for f in fields(self):
-            value, kinds = getattr(self, f.name), get_args(f.type) if isinstance(f.type, UnionType) else (f.type,)
-            value = value.item() if isinstance(value, np.generic) else tuple(value) if isinstance(value, list) else value
-            object.__setattr__(self, f.name, value)  # 20 out of a DataFrame is 20, and [3, 4] is (3, 4)
-            if not any(KINDS[kind][0](value) for kind in kinds):
-                raise ValueError(f"{f.name} is {value!r}: it must be {' or '.join(KINDS[kind][1] for kind in kinds)}.")
-        for name, allowed in ALLOWED.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} {getattr(self, name)!r} is unknown: use one of {', '.join(map(repr, allowed))}.")
-        for names, (holds, says) in RANGES.items():
-            for name in names:
-                if not holds(value := getattr(self, name)):
-                    raise ValueError(f"{name} is {value!r}: it must be {says}.")
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in given.items():  # 20 out of a DataFrame is 20, and [3, 4] is (3, 4)
+            given[name] = value.item() if isinstance(value, np.generic) else tuple(value) if isinstance(value, list) else value
+        try:
+            checked = dict(Fields(**given))
+        except ValidationError as error:
+            name, says = error.errors()[0]["loc"][0], error.errors()[0]["msg"]
+            says = says.replace("Input should", "it must").replace("a valid tuple", "whole numbers, as [3, 4]")
+            raise ValueError(f"{name} is {given[name]!r}: {says}.") from None
+        for name, value in checked.items():  # a rate is a float, and -0.0 is 0.0: one run has one id
+            object.__setattr__(self, name, value + 0.0 if isinstance(value, float) else value)
         if self.bn_batch is not None and (self.bn_batch < 2 or self.batch % self.bn_batch):
             raise ValueError(f"bn_batch is {self.bn_batch!r}: it must divide the batch of {self.batch}, and be at least 2.")
         if list(self.milestones) != sorted(set(self.milestones)) or any(not 0 < m < self.steps for m in self.milestones):
@@ -101,9 +105,6 @@ class Recipe:
         for name, usual in self.unused().items():
             if (value := getattr(self, name)) != usual:  # the same run would have another id
                 raise ValueError(f"{name} is {value!r}: a recipe like this has no use for it, and leaves it {usual!r}.")
-        for f in fields(self):  # 0 and 0.0 have one id
-            if f.type in (float, float | None) and (value := getattr(self, f.name)) is not None:
-                object.__setattr__(self, f.name, float(value) + 0.0)
 
     def unused(self) -> dict:
         """The fields that such a run has no use for, and what they are left at."""
@@ -186,20 +187,9 @@ def needed(recipe) -> Recipe:
     return recipe
 
 
-def whole_numbers(value) -> bool:
-    return isinstance(value, tuple) and all(type(n) is int for n in value)
-
-
-KINDS = {
-    str: (lambda value: isinstance(value, str), "a word"),
-    bool: (lambda value: type(value) is bool, "true or false"),
-    int: (lambda value: type(value) is int, "a whole number"),
-    float: (lambda value: type(value) in (int, float) and abs(value) <= sys.float_info.max, "a number"),
-    tuple[int, ...]: (whole_numbers, "whole numbers, as [3, 4]"),
-    tuple[int, int]: (lambda value: whole_numbers(value) and len(value) == 2, "two whole numbers, as [3, 4]"),
-    type(None): (lambda value: value is None, "null"),
-}
-"""Of a field: whether a value is of its type, and its type in words."""
+Fields = create_model("Fields", __config__=ConfigDict(strict=True, allow_inf_nan=False),
+                      **{f.name: f.type for f in fields(Recipe)})  # fmt: skip
+"""What each field may hold, by its type: a Recipe checks itself with it."""
 
 SCALES = {
     "demo": dict(data="digits", size=16, pad=2, flip=False, steps=60, milestones=(30, 45), log_every=5, eval_every=20,
@@ -217,31 +207,6 @@ published, 1/4 of the steps, in bfloat16, so that a CPU that computes in it does
 EXTENSION = dict(size=64, batch=128, steps=2_000, milestones=(1_000, 1_500), plateau=False, log_every=50, eval_every=250)
 """What the scale "extension" sets in a recipe of section 3.4, for some thousand photographs of a few classes. One to two hours
 of a core for 18 to 50 layers. No scale of the paper's: it shows a direction at most."""
-
-RANGES = {
-    ("size", "steps", "batch", "log_every", "eval_every"): (lambda value: value >= 1, "at least 1"),
-    ("pad",): (lambda value: 0 <= value <= 127, "between 0 and 127 pixels"),
-    ("seed",): (lambda value: 0 <= value < 2**63, "at least 0, and below 2^63"),
-    ("momentum",): (lambda value: 0 <= value < 1, "at least 0, and below 1"),
-    ("clip", "fc_std"): (lambda value: value is None or value > 0, "above 0, or null"),
-    ("lr", "weight_decay", "warmup_lr", "plateau_patience", "plateau_threshold", "plateau_drops"): (
-        lambda value: value is None or value >= 0,
-        "at least 0",
-    ),
-}
-
-ALLOWED = {
-    "data": ("cifar10", "digits", "imagenet"),
-    "shortcut": resnet.SHORTCUTS,
-    "layers": (1, 2),
-    "stride_on": ("1x1", "3x3"),
-    "init": resnet.INITS,
-    "border": ("mean", "black"),
-    "precision": ("tf32", "bf16"),
-    "momentum_form": ("pytorch", "caffe"),
-    "split": ("50k", "45k/5k"),
-    "scale": (*SCALES, "extension"),
-}
 
 CIFAR = Recipe()
 """Section 4.2."""
