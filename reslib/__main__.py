@@ -5,7 +5,6 @@ import json
 import math
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +16,7 @@ from .bench.commands import Device, expanded
 from .bench.commands import app as bench_app
 from .checkpoint import heard, unwind
 from .machine import cores, in_a_line
-from .recipes import CIFAR, IMAGENET, SCALES
+from .recipes import CIFAR, IMAGENET, SCALES, Recipe
 
 Backend = Annotated[str, typer.Option(help="auto, ffcv, array, torch")]
 Data = Annotated[Path | None, typer.Option(help="holds CIFAR-10, or photographs: DIR/{train,val}/<class>/; default: "
@@ -114,13 +113,12 @@ def train(
     """Carry out a run; go on from its checkpoint if it was interrupted."""
     from .trainer import train as run
 
-    fields = dict(split_field(words) for words in change or [])
-    option = None if shortcut.lower() == "none" else shortcut
     if data not in ("cifar10", "imagenet"):
         raise ValueError(f"data set {data!r} is unknown: use cifar10 or imagenet.")
     base, scale = (CIFAR, scale or "pocket") if data == "cifar10" else (IMAGENET, scale or "paper")
-    first = {"depth": depth or base.depth, "shortcut": option, "seed": seed, "layers": fields.pop("layers", 2)}
-    recipe = replace(replace(base, **first).at(scale), **fields)
+    option = None if shortcut.lower() == "none" else shortcut
+    fields = {"depth": depth or base.depth, "shortcut": option, "seed": seed} | dict(map(split_field, change or []))
+    recipe = Recipe.from_dict(base.at(scale).as_dict() | fields)
     if threads or "OMP_NUM_THREADS" not in os.environ:  # torch's choice does not know a container's quota
         torch.set_num_threads(threads or min(torch.get_num_threads(), cores()))
     read_only = not anew and (out / f"{recipe.name}.json").exists()
@@ -134,28 +132,24 @@ def train(
 
 
 def split_field(words: str):
-    """ "batch=64" -> ("batch", 64). Raises ValueError for no field of a recipe."""
+    """ "batch=64" -> ("batch", 64). Raises ValueError for the scale."""
     name, _, value = words.partition("=")
     if name == "scale":
         raise ValueError(f"--set {words}: a scale sets several fields at once; use --scale.")
-    if name not in CIFAR.as_dict():
-        raise ValueError(f"--set {words}: a recipe has no field {name!r}; it has {', '.join(CIFAR.as_dict())}.")
     with contextlib.suppress(ValueError):  # a word such as fan_out
         value = json.loads(value)
-    return name, tuple(value) if isinstance(value, list) else value
+    return name, value
 
 
 @app.command()
 def plan(
     scale: Annotated[str | None, typer.Option(help="pocket, night or paper; default: all")] = None,
-    out: Annotated[Path | None, typer.Option(help="a sweep's folder, whose records count too", callback=expanded)] = None,
+    out: Annotated[Path | None, typer.Option(help="a sweep's folder, whose records count too")] = None,
 ):
     """List every run that a claim or a table needs, the most valuable first, and how many of them are recorded."""
     from .evidence.plan import PLAN, table
     from .record import load, records
 
-    if out is not None and not out.is_dir():
-        raise ValueError(f"{out} is no folder: --out names the one that a sweep wrote its records to.")
     rows = table(records([*load(), *(load(out) if out else [])]), scale)
     print("\n".join(f"{group.name} ({group.claims}): {group.why}" for group in PLAN), end="\n\n")
     print(rows.to_markdown(index=False, floatfmt=",.2f"))

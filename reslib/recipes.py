@@ -170,8 +170,9 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: dict) -> "Recipe":
         """A recipe from `as_dict()`'s form. ValueError for a field that recipes do not have."""
-        if strange := sorted(set(values) - {f.name for f in fields(cls)}):
-            raise ValueError(f"a recipe has no field {strange[0]!r}.")
+        own = [f.name for f in fields(cls)]
+        if strange := sorted(set(values) - set(own)):
+            raise ValueError(f"a recipe has no field {strange[0]!r}; it has {', '.join(own)}.")
         return cls(**values)
 
     def as_dict(self) -> dict:
