@@ -7,6 +7,7 @@ that is gone ends all the others within a minute.
 """
 
 import contextlib
+import copy
 import os
 import re
 from collections.abc import Iterator
@@ -16,9 +17,9 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 
 from .recipes import Recipe
-from .synced_bn import synchronised
 
 SILENCE = timedelta(seconds=50)  # in a step, after which another rank counts as gone
 
@@ -98,3 +99,32 @@ class Ranks:
         if self.count > 1:
             dist.all_reduce(number, dist.ReduceOp.MAX, group=self.group)
         return int(number)
+
+
+class SyncedBN(nn.BatchNorm2d):
+    """What nn.SyncBatchNorm, for GPUs alone, computes: BN over the images of all ranks of a group, which have equally many."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
+        if not self.training:
+            return super().forward(x)
+        n = x.numel() // x.shape[1] * dist.get_world_size(self.group)
+        mean = all_reduce(x.sum((0, 2, 3)), group=self.group) / n
+        centred = x - mean[:, None, None]
+        variance = all_reduce(centred.square().sum((0, 2, 3)), group=self.group) / n
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * n / (n - 1), self.momentum)
+            self.num_batches_tracked.add_(1)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return centred * scale[:, None, None] + self.bias[:, None, None]
+
+
+def synchronised(net: nn.Module, group) -> nn.Module:
+    """A net of the same parameters and buffers, whose BN layers are synchronised over a group."""
+    twin = copy.deepcopy(net)
+    for new, old in zip(twin.modules(), net.modules(), strict=True):
+        new._parameters, new._buffers = old._parameters, old._buffers
+        if isinstance(new, nn.BatchNorm2d):
+            new.__class__, new.group = SyncedBN, group
+    on_gpu = next(net.parameters()).is_cuda
+    return nn.SyncBatchNorm.convert_sync_batchnorm(twin, group) if on_gpu else twin
