@@ -136,11 +136,6 @@ def resized(image: Tensor, side: int) -> Tensor:
     return resize(image, [side], antialias=True)
 
 
-def shorter(image: Tensor, side: int) -> Tensor:
-    """As `resized`, but float32 in [0, 1]."""
-    return resized(image, side) / 255
-
-
 def square(image: Tensor, side: int) -> Tensor:
     """The middle side x side pixels of (..., H, W)."""
     from torchvision.transforms.v2.functional import center_crop

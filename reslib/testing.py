@@ -8,6 +8,7 @@ import sys
 from contextlib import redirect_stdout
 from importlib import resources
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,6 @@ from .resnet import IMAGENET_NETS, Bottleneck, imagenet_resnet
 from .weights import read_weights, recipe_of, trained_net
 
 MEAN, STD = (torch.tensor(x)[:, None, None] for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))  # torchvision's
-STRIDES = "1x1 (the paper, v1), 3x3 (torchvision and most libraries, v1.5)"
 HOW = ("centre", "ten", "scales")  # ways to test photographs
 LONGEST = 20  # times its shorter side: a photograph that is still tested whole
 
@@ -53,31 +53,20 @@ def torchvision_net(name: str) -> nn.Module:
     """
     from torchvision.models import get_model_weights
 
-    net, _, version = name.partition(":")
-    depths = {f"resnet{depth}": depth for depth in IMAGENET_NETS}
-    if net not in depths:
-        raise ValueError(f"torchvision:{name} is unknown: use one of {', '.join(depths)}.")
-    found = get_model_weights(net)
-    version = version or "IMAGENET1K_V1"
-    if version not in found.__members__:
-        raise ValueError(f"torchvision:{name} is unknown: {net} has {', '.join(found.__members__)}.")
+    known = {
+        f"resnet{depth}:{one.name}": (depth, one) for depth in IMAGENET_NETS for one in get_model_weights(f"resnet{depth}")
+    }
+    if (full := name if ":" in name else f"{name}:IMAGENET1K_V1") not in known:
+        raise ValueError(f"torchvision:{name} is unknown: use one of {', '.join(known)}.")
+    depth, weights = known[full]
     try:
         with redirect_stdout(sys.stderr):  # torch says there what it downloads
-            tensors = found[version].get_state_dict(progress=False, check_hash=True)
+            tensors = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # a wrong hash is a RuntimeError
         raise OSError(f"torchvision:{name} is not in {torch.hub.get_dir()}/checkpoints, and could not be fetched ({error}): "
-                      f"put {found[version].url} there.") from None  # fmt: skip
-    return loaded(tensors, f"torchvision:{name}", imagenet_resnet(depths[net], "B", stride_on="3x3"))
-
-
-def loaded(tensors: dict[str, Tensor], where, net: nn.Module) -> nn.Module:
-    """The net with these weights. Raises ValueError, naming their file, if they are not exactly its own."""
-    own = {name: t.shape for name, t in net.state_dict().items() if t.dim()}
-    found = {name: t.shape for name, t in tensors.items() if t.dim()}
-    if wrong := [name for name in {**own, **found} if own.get(name) != found.get(name)]:
-        raise ValueError(f"{where} fits no net of Table 1: {wrong[0]} is {tuple(found.get(wrong[0], ())) or 'missing'}, "
-                         f"not {tuple(own.get(wrong[0], ())) or 'there'}, first of {len(wrong)}.")  # fmt: skip
-    net.load_state_dict(tensors, strict=False)  # but for counters of batches
+                      f"put {weights.url} there.") from None  # fmt: skip
+    net = imagenet_resnet(depth, "B", stride_on="3x3")
+    net.load_state_dict(tensors)
     return net
 
 
@@ -100,10 +89,16 @@ def file_net(path: Path, shortcut: str | None = "A", stride_on: str = "3x3") -> 
         say(f"{path}: without projections: tested as {'a plain net' if shortcut is None else 'option A'}; --shortcut none is "
             "a plain net, --shortcut A option A.")  # fmt: skip
     if bottleneck:
-        say(f"{path}: its bottlenecks are taken to have their stride in the {stride_on} convolution; the tensors do not tell, "
-            f"and the other net computes something else: --stride-on is {STRIDES}.")  # fmt: skip
+        say(
+            f"{path}: its bottlenecks are taken to have their stride in the {stride_on} convolution; the tensors do not tell, "
+            "and the other net computes something else: --stride-on is 1x1 (the paper, v1) or 3x3 (torchvision, v1.5)."
+        )
     net = imagenet_resnet(kinds[bottleneck, blocks], option, stride_on, num_classes=len(tensors["fc.weight"]))
-    return loaded(tensors, path, net)
+    try:
+        net.load_state_dict(tensors)
+    except RuntimeError as error:  # torch's first line names no tensor
+        raise ValueError(f"{path} fits no net of Table 1: {shorten(str(error).partition(':')[2], 200)}") from None
+    return net
 
 
 def own_file(weights: str) -> tuple[Path, Recipe | None]:
@@ -234,17 +229,14 @@ class _Views(torch.utils.data.Dataset):
 
     def __getitem__(self, i: int) -> list[np.ndarray]:
         """As arrays: of a tensor that a worker makes the process keeps a file open, and it may have a thousand or so."""
-        return [view.numpy() for view in self.views(i)]
-
-    def views(self, i: int) -> list[Tensor]:
         path = self.images.folder / self.images.names[i]
         image, side = decoded(path), round(256 * self.size / 224)
         if self.how != "scales":
-            return [square(resized(image, side), side if self.how == "ten" else self.size)]
+            return [square(resized(image, side), side if self.how == "ten" else self.size).numpy()]
         tall, wide = image.shape[1:]
         if max(tall, wide) > LONGEST * min(tall, wide):
             raise ValueError(f"{path} is {wide} x {tall} pixels, too long to be tested whole: use how='ten'.")
-        return [resized(image, round(side * self.size / 224)) for side in evaluation.SIDES]
+        return [resized(image, round(side * self.size / 224)).numpy() for side in evaluation.SIDES]
 
 
 def probabilities(entry: Entry, x: Tensor, how: str) -> Tensor:

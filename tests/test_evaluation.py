@@ -68,7 +68,7 @@ def test_probabilities_are_averages_over_the_views(net, tmp_path, monkeypatch):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)).save(tmp_path / "0.png")
     tree = Tree(tmp_path, ["0.png"], np.zeros(1, np.int64), ["noise"], "")
     mean = torch.rand(3, 224, 224)
-    small = evaluation.shorter(decoded(tmp_path / "0.png"), 256)
+    small = evaluation.resized(decoded(tmp_path / "0.png"), 256) / 255
     assert small.shape == (3, 256, 341) and small.max() <= 1
     monkeypatch.setattr(evaluation, "SIDES", (256,))
     with torch.inference_mode():
