@@ -52,7 +52,7 @@ import torch
 from matplotlib.patches import Rectangle
 from sklearn.datasets import load_sample_images
 from torch.nn.functional import relu
-from torchvision.transforms.v2.functional import resize
+from torchvision.transforms.v2.functional import center_crop, resize
 
 import reslib
 from reslib import CIFAR, IMAGENET, evaluation, record
@@ -186,7 +186,7 @@ for (above, below), (draw, crop) in zip(axes.T, seen, strict=True):
 for ax in axes.flat:
     ax.set_axis_off()
 # %% mystnb={"figure": {"caption": "The colour augmentation, ten times as strong as in training: one component of colour at a time, two standard deviations down (left) and up (right). The first is about brightness.", "name": "fig-imagenet-colour"}, "image": {"alt": "The same crop of a flower, six times: darker and lighter, then with two opposite shifts of hue, twice."}} tags=["hide-input"]
-centre = evaluation.square(evaluation.resized(flower, 256) / 255, 224)
+centre = center_crop(resize(flower, [256]) / 255, [224, 224])
 figure, axes = plt.subplots(1, 6, figsize=(8, 1.5))
 for i, ax in enumerate(axes):
     number = np.zeros(3)
@@ -276,7 +276,7 @@ def ten_crops(image, size):  # (3, H, W) -> (10, 3, size, size)
     return torch.cat([crops, crops.flip(3)])
 
 
-square = evaluation.square(evaluation.resized(flower, 256) / 255, 256)
+square = center_crop(resize(flower, [256]) / 255, [256, 256])
 assert torch.equal(ten_crops(square, 224), evaluation.ten_crop(square, 224))
 
 # %% mystnb={"figure": {"caption": "Left: the middle 256\u00d7256 pixels of a photograph whose shorter side is 256, with the four corner crops marked. Right: the ten crops, which differ by a few pixels and by their side.", "name": "fig-ten-crops"}, "image": {"alt": "A square photograph of a flower with four overlapping squares marked in it, and ten nearly equal crops of it, five of them mirrored."}} tags=["hide-input"]
@@ -314,7 +314,7 @@ with torch.no_grad():
     torch.testing.assert_close(scores(net, x), evaluation.score_map(net, x), **close)
 
 # %% mystnb={"figure": {"caption": "The five scales of section 3.4, drawn to the same measure; the square is what the net was trained on, 224 pixels. The titles give the map of scores that is averaged.", "name": "fig-five-scales"}, "image": {"alt": "The same photograph at shorter sides of 224, 256, 384, 480 and 640 pixels, each with a square of 224 pixels."}} tags=["hide-input"]
-whole = [evaluation.resized(flower, side) / 255 for side in evaluation.SIDES]
+whole = [resize(flower, [side]) / 255 for side in evaluation.SIDES]
 keys = dict(width_ratios=[view.shape[2] for view in whole])
 figure, axes = plt.subplots(1, 5, figsize=(8, 2), gridspec_kw=keys)
 for ax, view in zip(axes, whole, strict=True):

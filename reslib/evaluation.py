@@ -129,20 +129,6 @@ def final_passes(net: nn.Module, recipe: Recipe, data_dir=None, **reading) -> tu
 # --- ImageNet (section 3.4) ------------------------------------------------------------------------------------------
 
 
-def resized(image: Tensor, side: int) -> Tensor:
-    """An image whose shorter side is resized to `side`, antialiased: uint8 (3, H, W) -> uint8 (3, h, w)."""
-    from torchvision.transforms.v2.functional import resize
-
-    return resize(image, [side], antialias=True)
-
-
-def square(image: Tensor, side: int) -> Tensor:
-    """The middle side x side pixels of (..., H, W)."""
-    from torchvision.transforms.v2.functional import center_crop
-
-    return center_crop(image, [side, side])
-
-
 def ten_crop(image: Tensor, size: int, mean: Tensor | float = 0.0) -> Tensor:
     """Corners and middle of (..., 3, H, W), minus the mean (3, size, size); then these mirrored: (10, ..., 3, size, size)."""
     from torchvision.transforms.v2.functional import five_crop

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torchvision.transforms.v2.functional import center_crop, resize
 from tqdm.auto import tqdm
 
 from . import evaluation
 from .data import photographs
 from .data.cifar import from_workers
 from .data.tree import Tree, decoded
-from .evaluation import resized, score_map, square, ten_crop
+from .evaluation import score_map, ten_crop
 from .files import drawing_seconds, path_of, say
 from .machine import cores, device_of
 from .recipes import Recipe
@@ -232,11 +233,12 @@ class _Views(torch.utils.data.Dataset):
         path = self.images.folder / self.images.names[i]
         image, side = decoded(path), round(256 * self.size / 224)
         if self.how != "scales":
-            return [square(resized(image, side), side if self.how == "ten" else self.size).numpy()]
+            middle = side if self.how == "ten" else self.size
+            return [center_crop(resize(image, [side]), [middle, middle]).numpy()]
         tall, wide = image.shape[1:]
         if max(tall, wide) > LONGEST * min(tall, wide):
             raise ValueError(f"{path} is {wide} x {tall} pixels, too long to be tested whole: use how='ten'.")
-        return [resized(image, round(side * self.size / 224)).numpy() for side in evaluation.SIDES]
+        return [resize(image, [round(side * self.size / 224)]).numpy() for side in evaluation.SIDES]
 
 
 def probabilities(entry: Entry, x: Tensor, how: str) -> Tensor:

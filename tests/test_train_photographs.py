@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.v2.functional import center_crop, resize
 
 import reslib
 from reslib import CIFAR, IMAGENET, evaluation, sgd, trainer
@@ -234,8 +235,8 @@ def test_scales_are_in_proportion_to_the_crop(tree):
     (x, y), *_ = reslib.loader(SMALL, "val", data_dir=tree, backend="torch", workers=0)
     assert x.shape == (8, 3, 64, 64) and y.tolist() == list(range(8))
     mean = photos.resized(photos.statistics(tree)[0], 64)
-    image = evaluation.shorter(photos.decoded(next((tree / "val" / "0 épagneul").iterdir())), 73)
-    assert torch.allclose(evaluation.square(image, 64) - torch.from_numpy(mean).permute(2, 0, 1), x[0], atol=2 / 255)
+    image = resize(photos.decoded(next((tree / "val" / "0 épagneul").iterdir())), [73]) / 255
+    assert torch.allclose(center_crop(image, [64, 64]) - torch.from_numpy(mean).permute(2, 0, 1), x[0], atol=2 / 255)
     assert mean.mean((0, 1)) == pytest.approx(photos.statistics(tree)[0].mean((0, 1)), abs=1e-3)
 
 
