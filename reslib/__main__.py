@@ -23,19 +23,15 @@ Data = Annotated[Path | None, typer.Option(help="holds CIFAR-10, or photographs:
                                            "$RESLIB_DATA, else ./data")]  # fmt: skip
 Out = Annotated[Path, typer.Option(help="folder for records and, meanwhile, checkpoints", callback=expanded)]
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(bench_app, name="bench")
 
 
-def show_version(asked: bool) -> None:
-    if asked:
+@app.callback(help=__doc__, invoke_without_command=True)
+def options(version: Annotated[bool, typer.Option("--version")] = False):
+    if version:
         print(f"reslib {__version__}")
         raise typer.Exit
-
-
-@app.callback(help=__doc__)
-def options(version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True)] = False):
-    pass
 
 
 @app.command()

@@ -14,7 +14,7 @@ import os
 import reprlib
 import zlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -50,7 +50,7 @@ class Record:
     curve: dict[str, list]
     weights_sha256: str
     schema: int = SCHEMA
-    recipe_id: str = field(default="")
+    recipe_id: str = ""
     path: ClassVar[Path | None] = None  # of the file, once it is written or read
 
     def __post_init__(self):
@@ -106,11 +106,7 @@ class Record:
 
 def short(x):
     """Numbers, also in lists and dicts, to six significant digits: enough for any figure, and records stay small."""
-    if isinstance(x, dict):
-        return {name: short(value) for name, value in x.items()}
-    if isinstance(x, list):
-        return [short(value) for value in x]
-    return float(f"{x:.6g}") if isinstance(x, float) else x
+    return json.loads(json.dumps(x), parse_float=lambda number: float(f"{float(number):.6g}"))
 
 
 def weights_sha256(net: nn.Module) -> str:
@@ -138,7 +134,6 @@ def write(record: Record, folder: str | Path, net: nn.Module | None = None) -> P
     """
     path = path_of(folder) / f"{record.name}.json"
     values = {"schema": record.schema, "recipe_id": record.recipe_id} | asdict(record)
-    values["curve"] = {name: record.curve[name] for name in COLUMNS}
     try:
         lines = [f" {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in values.items()]
     except ValueError:

@@ -59,13 +59,11 @@ def trained_net(recipe: Recipe, path: Path) -> nn.Module:
 
     Raises ValueError, naming the file, if they do not fit.
     """
-    net = recipe.net()
     try:
         tensors = load_file(path)
+        net = recipe.net(len(tensors["fc.bias"]))
         with safe_open(path, "pt") as file:
             net.classes = json.loads((file.metadata() or {}).get("classes", "null"))
-        if (classes := len(tensors["fc.bias"])) != net.fc.out_features:  # photographs of any number of classes
-            net.fc = nn.Linear(net.fc.in_features, classes)
         net.load_state_dict(tensors)
     except OSError:
         raise
