@@ -183,8 +183,6 @@ def read(path: str | Path) -> Record:
         if len(record.predictions()) != record.data["test"]:
             raise ValueError("its predictions are not as many as its test images")
         for part, kinds in NEEDED.items():
-            if lacking := [name for name in kinds if name not in getattr(record, part)]:
-                raise ValueError(f"its {part} lacks {lacking[0]!r}")
             if wrong := [name for name, kind in kinds.items() if not isinstance(getattr(record, part)[name], kind)]:
                 raise ValueError(f"its {part} has {getattr(record, part)[wrong[0]]!r} as {wrong[0]!r}")
         if not all(isinstance(x, NUMBER | None) for name in COLUMNS for x in record.curve[name]):
