@@ -189,7 +189,7 @@ def needed(recipe) -> Recipe:
 
 
 Fields = create_model("Fields", __config__=ConfigDict(strict=True, allow_inf_nan=False),
-                      **{f.name: f.type for f in fields(Recipe)})  # fmt: skip
+                      **{f.name: (f.type, ...) for f in fields(Recipe)})  # fmt: skip
 """What each field may hold, by its type: a Recipe checks itself with it."""
 
 SCALES = {
