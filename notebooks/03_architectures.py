@@ -48,7 +48,7 @@ from torch import nn
 import reslib
 from reslib.evidence import chapter, claims, counts, parameters, plots
 from reslib.evidence.counts import shape_of
-from reslib.machine import cpu_name
+from reslib.machine import device_name
 from reslib.resnet import BasicBlock, Bottleneck
 
 DEPTHS = (18, 34, 50, 101, 152)  # Table 1
@@ -576,11 +576,11 @@ for option in (None, "A", "C"):
     block = Bottleneck(256, 64, 1, option)
     taken[option] = np.median(seconds(lambda block=block: block(x).sum().backward(), 9))
 say(
-    f"Measured on {cpu_name()}, torch {torch.__version__}: one bottleneck, forward and "
-    f"backward, takes {taken['A'] / taken[None]:.2f} times the processor time with an "
-    f"identity that it takes without, and {taken['C'] / taken['A']:.2f} times that "
-    "with a projection. C18 is about counts: time also goes into what a projection "
-    "leaves as it is."
+    f"Measured on {device_name(x.device)}, torch {torch.__version__}: one bottleneck, "
+    f"forward and backward, takes {taken['A'] / taken[None]:.2f} times the processor "
+    f"time with an identity that it takes without, and {taken['C'] / taken['A']:.2f} "
+    "times that with a projection. C18 is about counts: time also goes into what a "
+    "projection leaves as it is."
 )
 
 # %% [markdown]

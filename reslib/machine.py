@@ -148,12 +148,9 @@ def warn_if_no_evidence(environment: dict) -> None:
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-
-
-def cpu_name() -> str:
-    """The processor's model and instruction set, as torch sees them."""
+    """The GPU's name; or the processor's model, and its instruction set as torch sees it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*: (.*)$", info.read_text(), re.MULTILINE) if info.exists() else []
     return f"{[*names, platform.processor() or platform.machine()][0]}, {torch.backends.cpu.get_cpu_capability()}"

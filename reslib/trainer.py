@@ -115,7 +115,7 @@ class Trainer:
         self.environment = machine.provenance(self.state, environment)
         if self.steps_done is None and recipe.scale != "demo" and self.ranks.rank == 0:
             machine.warn_if_no_evidence(self.environment)
-        with CAPTURE if device.type == "cuda" else contextlib.nullcontext():  # one compiles at a time
+        with CAPTURE:  # one compiles at a time
             self.step = self.make_step(compiled)
 
     def make_step(self, compiled: bool):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -48,9 +48,7 @@ def recipe_of(path: Path) -> Recipe | None:
         with safe_open(path, "pt") as file:
             note = (file.metadata() or {}).get("recipe")
         return note and Recipe.from_dict(json.loads(note))
-    except OSError:
-        raise
-    except Exception as error:  # safetensors has its own, JSON another
+    except (SafetensorError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged, or of another version of reslib: {error}") from None
 
 
@@ -65,9 +63,7 @@ def trained_net(recipe: Recipe, path: Path) -> nn.Module:
         with safe_open(path, "pt") as file:
             net.classes = json.loads((file.metadata() or {}).get("classes", "null"))
         net.load_state_dict(tensors)
-    except OSError:
-        raise
-    except Exception as error:
+    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"{path} does not hold the weights of {recipe.name}: {reason}") from None
     return net.eval()
