@@ -67,9 +67,8 @@ def load_checkpoint(path: Path, net: nn.Module, optimizer) -> State:
     except (MemoryError, torch.OutOfMemoryError, OSError):
         raise
     except Exception as error:  # torch.load raises many kinds
-        raise ValueError(
-            f"{path} is damaged or of another version ({type(error).__name__}): delete it to start the run anew."
-        ) from None
+        why = type(error).__name__
+        raise ValueError(f"{path} is damaged or of another version ({why}): delete it to start the run anew.") from None
 
 
 class BusyError(ValueError):
@@ -93,10 +92,7 @@ def locked(folder: Path, name: str, seconds: float = LOCK_SECONDS) -> Iterator[N
 @contextlib.contextmanager
 def heard(note: Callable) -> Iterator[None]:
     """Ctrl-C, SIGTERM and SIGHUP, but those that are ignored, call `note`: in the main thread, which alone hears of them."""
-    before = {}
-    for number in STOPS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, note)
+    before = {number: signal.signal(number, note) for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN}
     try:
         yield
     finally:

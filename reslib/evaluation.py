@@ -28,9 +28,7 @@ def outputs(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Itera
     try:
         for batch in batches:  # a GPU is not waited for
             if not isinstance(batch, tuple | list) or len(batch) != 2:
-                raise ValueError(
-                    "a batch is a pair of tensors, (images, labels): a single one goes into a list, [(images, labels)]."
-                )
+                raise ValueError("a batch is a pair, (images, labels): a single one goes into a list, [(images, labels)].")
             x, labels = (torch.as_tensor(one, device=device) for one in batch)
             yield model(x).float(), labels
     finally:
@@ -58,8 +56,7 @@ def means(sums: Tensor) -> dict[str, float]:
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
     """Error and loss of a model over any batches of (images, labels), already normalised, as they come.
 
-    Returns {"top1_error": percent, "top5_error": percent, "loss": nats, "n": images}. Raises ValueError if they are none, or no
-    pairs.
+    Returns {"top1_error": percent, "top5_error": percent, "loss": nats, "n": images}. Raises ValueError for none, or no pairs.
     """
     sums = summed(model, batches)
     if not sums[-1]:

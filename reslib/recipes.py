@@ -87,8 +87,7 @@ class Recipe:
         if list(self.milestones) != sorted(set(self.milestones)) or any(not 0 < m < self.steps for m in self.milestones):
             raise ValueError(f"milestones {self.milestones} must rise, from 1 or more, and lie below steps ({self.steps}).")
         if self.steps % self.log_every or self.eval_every % self.log_every:
-            raise ValueError(f"log_every ({self.log_every}) must divide steps ({self.steps}) and eval_every "
-                             f"({self.eval_every}).")  # fmt: skip
+            raise ValueError(f"log_every ({self.log_every}) must divide steps ({self.steps}), eval_every ({self.eval_every}).")
         if self.data == "imagenet":
             if self.depth not in resnet.IMAGENET_NETS or (self.shortcut is None and self.depth not in (18, 34)):
                 raise ValueError(f"depth {self.depth} is not an ImageNet net of the paper: Table 1 has 18, 34, 50, 101, 152 "
@@ -182,9 +181,7 @@ class Recipe:
 def needed(recipe) -> Recipe:
     """The recipe. Raises ValueError for anything else."""
     if not isinstance(recipe, Recipe):
-        raise ValueError(
-            f"{reprlib.repr(recipe)} is no recipe: give reslib.CIFAR, or a change of it, replace(reslib.CIFAR, depth=56)."
-        )
+        raise ValueError(f"{reprlib.repr(recipe)} is no recipe: give reslib.CIFAR, or replace(reslib.CIFAR, depth=56).")
     return recipe
 
 

@@ -54,9 +54,7 @@ def torchvision_net(name: str) -> nn.Module:
     """
     from torchvision.models import get_model_weights
 
-    known = {
-        f"resnet{depth}:{one.name}": (depth, one) for depth in IMAGENET_NETS for one in get_model_weights(f"resnet{depth}")
-    }
+    known = {f"resnet{n}:{one.name}": (n, one) for n in IMAGENET_NETS for one in get_model_weights(f"resnet{n}")}
     if (full := name if ":" in name else f"{name}:IMAGENET1K_V1") not in known:
         raise ValueError(f"torchvision:{name} is unknown: use one of {', '.join(known)}.")
     depth, weights = known[full]
@@ -218,8 +216,8 @@ def cifar_probabilities(files: list[tuple[Path, Recipe | None]], data_dir, how: 
 
 
 class _Views(torch.utils.data.Dataset):
-    """What a test takes from each photograph of a tree, uint8, for crops of `size`: at a shorter side of 256 the "centre" crop,
-    or for "ten" the middle 256x256 pixels; "scales": the whole photograph at each of evaluation.SIDES.
+    """What a test takes from each photograph, uint8: at a shorter side of 256 the "centre" crop of `size`, or for "ten" the
+    middle 256x256 pixels; for "scales" the whole at each of evaluation.SIDES.
     """
 
     def __init__(self, images: Tree, how: str, size: int):
@@ -242,9 +240,7 @@ class _Views(torch.utils.data.Dataset):
 
 
 def probabilities(entry: Entry, x: Tensor, how: str) -> Tensor:
-    """Class probabilities (B, classes) of `_Views` of one shape, uint8 (B, 3, H, W): of crops, averaged; or of the score map's
-    average.
-    """
+    """Class probabilities (B, classes) of `_Views`, uint8 (B, 3, H, W): averaged over crops, or of the averaged score map."""
     device = next(entry.net.parameters()).device
     mean, std, x = entry.mean.to(device), torch.as_tensor(entry.std, device=device), x.to(device) / 255
     if how == "ten":

@@ -30,9 +30,7 @@ SAFE = [Namespace, np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "?bh
 
 
 def write_weights(net: nn.Module, recipe: Recipe, path: Path) -> None:
-    """Parameters and buffers in safetensors' format, with the recipe in its header, and the names of `net.classes`, if it has
-    some; a crash leaves the old file or the new.
-    """
+    """Parameters and buffers as safetensors, the recipe and any `net.classes` in the header; after a crash, old or new."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in net.state_dict().items()}
     note = {"recipe": recipe.as_dict(), "classes": getattr(net, "classes", None)}
     data = save(tensors, {"format": "pt"} | {name: json.dumps(value) for name, value in note.items() if value})
