@@ -90,8 +90,7 @@ class Recipe:
             raise ValueError(f"log_every ({self.log_every}) must divide steps ({self.steps}), eval_every ({self.eval_every}).")
         if self.data == "imagenet":
             if self.depth not in resnet.IMAGENET_NETS or (self.shortcut is None and self.depth not in (18, 34)):
-                raise ValueError(f"depth {self.depth} is not an ImageNet net of the paper: Table 1 has 18, 34, 50, 101, 152 "
-                                 "(plain: 18, 34).")  # fmt: skip
+                raise ValueError(f"depth {self.depth} is not in Table 1: use 18, 34, 50, 101 or 152; for a plain net 18 or 34.")
             if self.size < 64:
                 raise ValueError(f"size is {self.size}: crops of photographs must be at least 64 pixels wide.")
             if self.plateau and self.milestones:
