@@ -61,7 +61,7 @@ def trained_net(recipe: Recipe, path: Path) -> nn.Module:
         with safe_open(path, "pt") as file:
             net.classes = json.loads((file.metadata() or {}).get("classes", "null"))
         net.load_state_dict(tensors)
-    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
+    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"{path} does not hold the weights of {recipe.name}: {reason}") from None
     return net.eval()
