@@ -66,12 +66,10 @@ class GraphedStep:
 
     def record(self) -> None:
         """Capture an iteration as a CUDA graph. It takes some real ones to warm up: what they changed is put back."""
-        changed = [self.row, *self.net.state_dict().values()]
-        for p in self.net.parameters() if self.recipe.momentum else ():
-            if self.optimizer.state[p].get("momentum_buffer") is None:  # 0: then the first iteration's is the gradient
-                self.optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
-            changed.append(self.optimizer.state[p]["momentum_buffer"])
-        saved = [t.detach().clone() for t in changed]
+        row = self.row.clone()
+        momenta = [self.optimizer.state[p].get("momentum_buffer") for p in self.net.parameters()]
+        saved = [t.detach().clone() for t in self.net.state_dict().values()]
+        saved_momenta = [None if m is None else m.clone() for m in momenta]
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -82,9 +80,13 @@ class GraphedStep:
         self.graph = torch.cuda.CUDAGraph()
         with CAPTURE, torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):  # others may use the GPU
             self.result = self.iteration()
+        self.row.copy_(row)
         with torch.no_grad():
-            for tensor, old in zip(changed, saved, strict=True):
+            for tensor, old in zip(self.net.state_dict().values(), saved, strict=True):
                 tensor.copy_(old)
+            for p, old in zip(self.net.parameters(), saved_momenta, strict=True):
+                if (buffer := self.optimizer.state[p].get("momentum_buffer")) is not None:
+                    buffer.zero_() if old is None else buffer.copy_(old)  # 0: then the first iteration's is the gradient
 
     def __call__(self, lr: float) -> tuple[Tensor, Tensor]:
         if self.step and self.step % self.batches == 0:
