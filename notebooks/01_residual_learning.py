@@ -58,7 +58,7 @@ from reslib import CIFAR, probes
 from reslib.evidence import audit, chapter, claims, comparison, counts, figures
 
 # isort: split
-from reslib.evidence import layerwise, parameters, plan, plots, reruns, start
+from reslib.evidence import parameters, plan, plots, reruns, start
 from reslib.record import weights_sha256
 
 parameters.check(
@@ -420,7 +420,7 @@ torch.testing.assert_close(grads[1], grads[0] @ jacobian)
 figure, axes = plt.subplots(2, 2, figsize=(8, 5.6), sharey="row")
 for ax, net in zip(axes.T.flat, NETS, strict=True):
     of = recorded[net, "paper" if net.endswith("20") else "pocket"]
-    image = layerwise.gradient_map(of, ax, title=net, xlabel="step", ylabel="layer")
+    image = plots.gradient_map(of, ax, title=net, xlabel="step", ylabel="layer")
 _ = figure.colorbar(image, ax=axes, label="decades above the last third")
 
 # %% [markdown]
@@ -460,7 +460,7 @@ slopes = start.table()
 figure, axes = plt.subplots(1, 2, sharey=True, figsize=(8, 4.2))
 for ax in axes:
     ax.axhspan(-start.MARGIN, start.MARGIN, color="0.85", zorder=0)
-layerwise.slopes(slopes[slopes.init == "He"], axes)
+plots.slopes(slopes[slopes.init == "He"], axes)
 figures.legend_below(axes, ncols=3)
 
 # %% mystnb={"figure": {"caption": "C22 by its rule, in plain nets with He's initialisation and BN: decades a layer with 95 % intervals over ten draws. Kept means within \u00b10.01.", "name": "tab-c22"}} tags=["hide-input"]
@@ -581,7 +581,7 @@ figure, axes = plt.subplots(2, 4, sharex=True, sharey=True, figsize=(8, 5))
 steps, deep_ones = [0, 1, 2, 4, 8, 16], ("plain-56", "ResNet-56")
 for ax, (net, treatment) in zip(axes.flat, product(deep_ones, treatments), strict=True):
     of = treated[(net, treatment), "pocket"]
-    image = layerwise.gradient_map(of, ax, steps, title=treatment, ylabel=net)
+    image = plots.gradient_map(of, ax, steps, title=treatment, ylabel=net)
     ax.label_outer()
 _ = figure.colorbar(image, ax=axes, label="decades above the last third")
 

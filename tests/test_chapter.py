@@ -8,7 +8,7 @@ import pytest
 
 import reslib
 from reslib import CIFAR
-from reslib.evidence import chapter, figures, layerwise, plan, reruns
+from reslib.evidence import chapter, figures, plan, plots, reruns
 
 
 def test_recorded_runs_are_replayed_and_missing_ones_named(capsys):
@@ -46,7 +46,7 @@ def test_gradient_ratios_are_geometric_means_of_thirds():
 
 def test_the_gradient_map_is_level_where_it_is_measured_from():
     runs = chapter.by_scale({"plain-56": plan.plain(56)}, reslib.records(), ("pocket",))["plain-56", "pocket"]
-    image = layerwise.gradient_map(runs, plt.figure().gca(), steps=[0, 3, 16])
+    image = plots.gradient_map(runs, plt.figure().gca(), steps=[0, 3, 16])
     decades = image.get_array().reshape(55, 3)  # layers from the first, steps
     assert decades[36:, 0].mean() == pytest.approx(0, abs=1e-6) and decades[0, 0] > 3
     assert np.ma.getmaskarray(decades)[:, 1].all()  # not probed in these runs
