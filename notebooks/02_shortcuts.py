@@ -72,7 +72,7 @@ parameters.check(
     globals(),
     scale=parameters.choice("demo", "pocket", "night", "paper"),
     depths=parameters.cifar_depths,
-    options=parameters.shortcuts,
+    options=parameters.several("none", "A", "B", "C", least=2),
     seeds=parameters.whole_numbers,
     retrain=parameters.flag,
     out_dir=Path,

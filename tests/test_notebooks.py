@@ -96,7 +96,7 @@ def test_bad_parameters_are_refused_before_any_work(notebook, given, says):
         (Path, 5, "5 is of the wrong kind; its cell has an example."),
         (parameters.flag, "maybe", "'maybe' is neither True nor False."),
         (parameters.cifar_depths, 20, "20 must be two or more depths, the shallowest first; write for example 20,56."),
-        (parameters.shortcuts, ["A", "D"], "'D' is unknown; use one of 'none', 'A', 'B', 'C'."),
+        (parameters.several("none", "A", "B", "C", least=2), ["A", "D"], "'D' is unknown; use one of 'none', 'A', 'B', 'C'."),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
@@ -151,9 +151,10 @@ def test_parameters_as_papermill_passes_them():
 
 
 def test_options_as_papermill_passes_them():
+    shortcuts = parameters.several("none", "A", "B", "C", least=2)
     for value in ("none,A,C", ["none", "A", "C"], [None, "C", "A"], "[C, none, 'A']", ("A", "C", "none")):
-        assert parameters.shortcuts(value) == ("none", "A", "C")
+        assert shortcuts(value) == ("none", "A", "C")
     assert parameters.several("warm-up", "1202")(1202) == ("1202",)
     for value in ("A", "", "a,b", "A,D", ["A", "A"], None, 3, []):
         with pytest.raises(ValueError):
-            parameters.shortcuts(value)
+            shortcuts(value)

@@ -5,11 +5,13 @@ import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
 from ..recipes import Recipe
@@ -174,10 +176,7 @@ def decide(parts: list[Part]) -> tuple[int, list[str]]:
     """
     if all(part.outcome == "for" for part in parts):
         return 0, []
-    p_values = np.array([part.p_against for part in parts])
-    order = p_values.argsort()
-    holm = np.maximum.accumulate(p_values[order] * np.arange(len(parts), 0, -1))  # Holm's adjusted p values
-    against = [parts[i] for i in sorted(order[holm <= ALPHA])]
+    against = list(compress(parts, multipletests([part.p_against for part in parts], ALPHA, "holm")[0]))
     weak = [part for part in against if part.power() < POWER]
     if len(weak) < len(against):
         return 1, []

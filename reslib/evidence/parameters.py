@@ -3,7 +3,7 @@
 papermill itself only warns of an unknown name, and passes lists given by `-p` as text ("20,56").
 """
 
-import ast
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,8 +43,7 @@ def check(scope: dict, **readers: Callable) -> None:
 def injected(cells: list[str]) -> list[str]:
     """The names that papermill's last injected cell assigns, given the sources of the executed cells."""
     source = next((cell for cell in reversed(cells) if cell.startswith("# Parameters\n")), "")
-    nodes = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
-    return [target.id for node in nodes for target in node.targets if isinstance(target, ast.Name)]
+    return re.findall(r"^(\w+) = ", source, re.MULTILINE)
 
 
 def choice(*allowed: str) -> Callable:
@@ -106,7 +105,3 @@ def several(*allowed: str, least: int = 1) -> Callable:
         return tuple(word for word in allowed if word in found)
 
     return read
-
-
-shortcuts = several(*(option or "none" for option in resnet.SHORTCUTS), least=2)
-"""Two or more of the options "none" (a plain net), "A", "B", "C"."""

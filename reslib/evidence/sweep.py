@@ -271,10 +271,10 @@ def submit(recipes: list[Recipe], *, out: str | Path = "runs", jobs: int | None 
     worker = worker_for(recipes, out, data_dir=data_dir and path_of(data_dir).resolve(), device=device, backend=backend)
     if not worker.recipes:
         return []
-    asked_for = {"partition": partition, "account": account, "gpus_per_node": gpus or None}
+    asked = dict(time=minutes, partition=partition, account=account, gpus_per_node=gpus or None)  # None: Slurm's own
     try:
         executor = submitit.SlurmExecutor(out / "slurm", max_num_timeout=1_000)
-        executor.update_parameters(job_name="reslib", time=minutes, **{k: v for k, v in asked_for.items() if v is not None})
+        executor.update_parameters(job_name="reslib", **asked)
         with executor.batch():
             started = [executor.submit(worker) for _ in range(min(jobs or 1, len(worker.recipes)))]
     except RuntimeError as error:  # no srun, or sbatch says no
