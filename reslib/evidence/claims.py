@@ -79,7 +79,7 @@ def judge(rule: str, scale: str, runs: pd.DataFrame | None) -> dict:
     recorded = sum(len(one.found) for one in asked)
     if not recorded or not all(one.planned for one in asked):
         return row
-    reasons, outcomes = [], [""] * len(parts)
+    reasons, told = [], list(map(str, parts))
     if not judged:
         verdict = "shown, not judged"
     elif chosen.missing:
@@ -91,8 +91,7 @@ def judge(rule: str, scale: str, runs: pd.DataFrame | None) -> dict:
         verdict, reasons = words[place], reasons + ["only a direction, because " + ", ".join(gate)] * bool(gate)
         if len(judged) > 1:
             by_outcome = dict(zip(("for", "against", "open"), words, strict=True))
-            outcomes = [by_outcome[part.outcome] if part.judged else "shown" for part in parts]
-    told = [f"{part}: {outcome}" if outcome else f"{part}" for part, outcome in zip(parts, outcomes, strict=True)]
+            told = [f"{part}: {by_outcome[part.outcome] if part.judged else 'shown'}" for part in parts]
     n = min(len(one.found) for one in asked)
     return row | {"ours": "; ".join(told), "n": n, "verdict": verdict, "why": "; ".join(reasons)}
 
