@@ -598,7 +598,7 @@ ends
 # %% [markdown]
 # {numref}`fig-first-steps` and {numref}`tab-treatments` explore, and no claim is judged by them. The direction is the predicted
 # one. ResNet-56 ends lower too, so a rough start may cost it something as well. None of this shows degradation, because at this
-# scale nets are far from trained. A comparison with a net that never starts says nothing about C1.
+# scale nets are far from trained: beside a net that never starts a direction tells of starts, not of depth.
 
 # %% [markdown]
 # ## Verdicts

@@ -353,7 +353,7 @@ NAMES = {"test_error": "test error", "seeds": "runs"}
 warm.rename(columns=NAMES).style.format(precision=2)
 
 # %% [markdown]
-# The start itself shows in short training, on images of 16×16 pixels ({numref}`fig-warm-up`): a direction, and no verdict.
+# {numref}`fig-warm-up` shows the start in short training, on images of 16×16 pixels. It judges nothing, and its rule is unclear.
 
 # %% tags=["hide-input"]
 for run in [*runs, *at_paper]:

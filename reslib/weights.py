@@ -80,7 +80,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], float | None]:
         raise FileNotFoundError(f"{path} is no file: give a file of weights.") from None
     except Exception as error:  # whatever damage makes torch or safetensors raise
         named = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it calls {named[1]}" if named else re.split(r"\n|\. ", str(error).strip())[0] or type(error).__name__
+        words = "it is damaged, or no such file" if isinstance(error, KeyError) else str(error).strip()
+        reason = f"it calls {named[1]}" if named else re.split(r"\n|\. ", words)[0] or type(error).__name__
         raise ValueError(f"{path} holds no weights that can be read without running its code: {reason}") from None
     best = None
     if isinstance(found, Mapping):

@@ -54,7 +54,7 @@ class Comparison:
     first: tuple[str, int]  # kind of net, depth
     second: tuple[str, int] | float
     quantity: str  # "test_error", "train_error" (percent), "response" (standard deviation, the median layer; in percent),
-    # "steps" (log2 of the iterations to a running training error of 30 %)
+    # "steps" (log2 of the iterations to a logged training error of 30 %)
     side: int
     dataset: str = CIFAR
 
@@ -177,7 +177,7 @@ def responses() -> pd.DataFrame:
 
 
 def iterations(error: float = REACHED["paper"]) -> pd.DataFrame:
-    """A row a source, net and depth with a logged curve: `steps`, log2 of the iterations to a running training error (percent),
+    """A row a source, net and depth with a logged curve: `steps`, log2 of the iterations to a logged training error (percent),
     interpolated between the logged ones; the mean over runs."""
     rows = []
     for about, run in curves().dropna(subset="train_error").groupby(["source", "net", "depth", "run"]):
