@@ -222,7 +222,8 @@ def _narrowed(figure: Figure) -> list:
         for i, ax in enumerate(axes):
             undo.append(partial(ax.set_subplotspec, ax.get_subplotspec()))
             ax.set_subplotspec(grid[i // wide, i % wide])
-        rows, height = grid.nrows, min(height, 2.7)
+        named = max(sum(label.get_text()[:1].isalpha() for label in ax.get_yticklabels()) for ax in axes)
+        rows, height = grid.nrows, min(height, max(2.7, 0.4 * named))  # a row that has a name keeps room
     figure.set_size_inches(NARROW, height * rows)
     for legend in filter(None, [*figure.legends, *(ax.get_legend() for ax in figure.axes)]):
         undo.append(partial(legend.set_ncols, legend._ncols))
