@@ -319,7 +319,7 @@ assert torch.equal(block(x), x)  # the identity, exactly
 # %% [markdown]
 # Is the identity easy to learn, then? {numref}`tab-learn-identity` trains stacks of one, three and nine blocks to return
 # random feature maps as they are: plain blocks, residual blocks, and residual blocks whose last BN scale starts at zero. Each
-# stack gets the learning rate that serves it best, chosen with another seed.
+# stack gets the best of three learning rates by a run with another seed; where that is the largest, a larger one might be better.
 #
 # **Prediction.** Residual stacks come closer to the identity than plain ones.
 
@@ -416,7 +416,7 @@ torch.testing.assert_close(grads[1], grads[0] @ jacobian)
 # even from soon after the start to the last iteration. In plain-56, in short training, it is large at the first layers *before*
 # the first step, and does not vanish afterwards.
 
-# %% mystnb={"figure": {"caption": "The gradient at every layer over the course of training, in decades (powers of ten) above (red) or below (blue) its level in the last third of the layers. Top: 20 layers at the paper's scale. Bottom: 56 layers in short training (CIFAR-10 at 16\u00d716, 1,600 iterations). Only plain-56 before its first step is far from even. Norm of the derivative of the loss by each layer's response after BN; means over seeds.", "name": "fig-gradient-map"}, "image": {"alt": "Four heat maps of layers over training steps. The maps of plain-20, ResNet-20 and ResNet-56 are pale throughout; that of plain-56 is dark red at its lower layers at step 0, more than three decades, and pale afterwards."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The gradient at every layer over the course of training, in decades (powers of ten) above (red) or below (blue) its level in the last third of the layers. Top: 20 layers at the paper's scale. Bottom: 56 layers in short training (CIFAR-10 at 16\u00d716, 1,600 iterations). Only plain-56 before its first step passes two decades, the mark of C3. Norm of the derivative of the loss by each layer's response after BN; means over seeds.", "name": "fig-gradient-map"}, "image": {"alt": "Four heat maps of layers over training steps. The maps of plain-20, ResNet-20 and ResNet-56 are pale nearly throughout; that of plain-56 is dark red at its lower layers at step 0, more than three decades, and pale afterwards."}} tags=["hide-input"]
 figure, axes = plt.subplots(2, 2, figsize=(8, 5.6), sharey="row")
 for ax, net in zip(axes.T.flat, NETS, strict=True):
     of = recorded[net, "paper" if net.endswith("20") else "pocket"]
@@ -441,9 +441,9 @@ ratios.style.format(lambda ratio: f"{float(f'{ratio:.2g}'):g}", na_rep="")
 # (paper-c22)=
 # ## What normalisation has to do with it
 #
-# Do normalised initialisation and BN deal with vanishing and exploding gradients? Forward they do. On the way back, in plain
-# nets, they do not: before any training each layer makes the gradient larger, by a factor of about 1.2. Over the layers of
-# plain-56 this amounts to nearly four powers of ten ({numref}`fig-initialisation`); between thirds of the layers it is less.
+# Do normalised initialisation and BN deal with vanishing and exploding gradients? Forward they do, as BN sets each response's
+# size. On the way back, in plain nets, they do not: before training each layer makes the gradient larger, by a factor of about
+# 1.2. Over plain-56 this amounts to nearly four powers of ten ({numref}`fig-initialisation`); between thirds of it, to less.
 #
 # **Prediction (C22).** Section 1 says that both problems have "been largely addressed" by normalised initialisation
 # {cite:p}`he2015delving` and by BN. Take an untrained net, send images forward and gradients back, and ask by how many decades
@@ -525,11 +525,11 @@ assert trained.weights_sha256 == weights_sha256(sgd(digits))
 
 # %% [markdown]
 # *Training error* can mean two things. The *running* one is that of the augmented batches as they come. A *clean pass* goes
-# over all training images at the end, not augmented, in test mode, and verdicts use it. In test mode BN uses moving averages of
-# the batch statistics; they can also be *recomputed* over the training set. {numref}`tab-reporting` shows what such choices,
-# which the paper leaves open, change at its scale. Our headline is always the last iteration.
+# over all training images at the end, not augmented, in test mode; our final errors are of this kind. In test mode BN uses moving
+# averages of the batch statistics; they can also be *recomputed* over the training set. {numref}`tab-reporting` has what such
+# choices, which the paper leaves open, change at its scale. Our headline is always the last iteration.
 
-# %% mystnb={"figure": {"caption": "What the paper leaves unsaid, priced on our own runs at its scale: test error by the best iteration on the test images, or with recomputed BN; training error by the running mean. Points, means over the runs of each net.", "name": "tab-reporting"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "So far recomputed BN tests worse, and the best iteration flatters. What the paper leaves unsaid, priced on our own runs at its scale: test error by the best iteration on the test images, or with recomputed BN; training error by the running mean. Points, means over the runs of each net.", "name": "tab-reporting"}} tags=["hide-input"]
 costs = reslib.records(own).assign(net=[run.recipe.told for run in own])
 costs["best on test − last"] = costs.best_test_error - costs.test_error
 costs["recomputed BN − moving"] = costs.test_error_recomputed_bn - costs.test_error
@@ -558,12 +558,12 @@ _ = figure.suptitle(plots.about(planned[0], len(seeds)))
 # ({numref}`tab-treatments`, column *as it is*), while degradation is about nets that have started and end worse.
 #
 # - *Explosion at the start.* The gradient grows on its way back, as computed above. At the paper's learning rate the first
-#   steps then throw the weights of a deep plain net far away, and for long it learns nothing. Shortcuts prevent most of this.
-# - *Degradation.* After the whole schedule a deeper plain net has the higher training error, although it has started. The gap
-#   is a few points ({numref}`tab-public`), not tens of them. Shortcuts are the paper's cure for this.
+#   steps then drive the BN scales of a deep plain net far from one, and it may learn nothing. Shortcuts prevent most of this.
+# - *Degradation.* A deeper plain net has the higher training error although it has started: by many points after a part of the
+#   schedule ({numref}`tab-ours`), by a few after all of it ({numref}`tab-public`). Shortcuts are the paper's cure for this.
 #
 # **Prediction.** If explosion makes the short training fail, then taming the steps lets plain-56 start; degradation gives no
-# reason for it. Three treatments leave the net and the data as they are. (In plain-56 the warm-up lasts long.)
+# reason for it. Three treatments leave the net and the data as they are. (Plain-56 warms up for half of its training.)
 
 # %%
 treatments = {
@@ -597,8 +597,8 @@ ends
 
 # %% [markdown]
 # {numref}`fig-first-steps` and {numref}`tab-treatments` explore, and no claim is judged by them. The direction is the predicted
-# one. ResNet-56 ends lower too, so a rough start may cost it something as well. None of this shows degradation, because at this
-# scale nets are far from trained: beside a net that never starts a direction tells of starts, not of depth.
+# one. ResNet-56 ends lower too, so a rough start may cost it something as well. None of this shows degradation: these nets are
+# far from trained, and a comparison with nets that never start tells about starting, not about depth.
 
 # %% [markdown]
 # ## Verdicts

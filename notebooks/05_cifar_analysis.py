@@ -353,7 +353,7 @@ NAMES = {"test_error": "test error", "seeds": "runs"}
 warm.rename(columns=NAMES).style.format(precision=2)
 
 # %% [markdown]
-# {numref}`fig-warm-up` shows the start in short training, on images of 16×16 pixels. It judges nothing, and its rule is unclear.
+# {numref}`fig-warm-up` shows the start in short training, on images of 16×16 pixels. By its rule C14a is *unclear* there.
 
 # %% tags=["hide-input"]
 for run in [*runs, *at_paper]:
@@ -504,7 +504,7 @@ shown.T.style.format("{:.2f}", na_rep="")
 # %% tags=["hide-cell"]
 chapter.report([*at_paper, *runs], missing)
 
-# %% mystnb={"figure": {"caption": "In short training both families get worse with depth, the plain nets sooner and more; ResNet-110, which alone has the warm-up, ends below ResNet-56. Final training error (left, a clean pass) and test error (right) over depth, a point a run, lines through the means.", "name": "fig-series-depth"}, "image": {"alt": "Error over depth from 8 to 110 layers in short training. Plain nets rise from 36 % to 90 %; residual nets rise from 35 % to 55 % at 56 layers and fall to 44 % at 110."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "In short training both families get worse beyond 20 layers, the plain nets sooner and more; ResNet-110, which alone has the warm-up, ends below ResNet-56. Final training error (left, a clean pass) and test error (right) over depth, a point a run, lines through the means.", "name": "fig-series-depth"}, "image": {"alt": "Error over depth from 8 to 110 layers in short training. Plain nets rise from 36 % to 90 %; residual nets stay near 35 % up to 20 layers, rise to 55 % at 56 layers and fall to 44 % at 110."}} tags=["hide-input"]
 every_depth = [*having["plain"], *having["residual"], *having.get("shallow", [])]
 by_depth = reslib.records(every_depth)
 figure, axes = plt.subplots(1, 2, sharey=True)
@@ -593,8 +593,8 @@ pd.DataFrame(rows, index=[*ERRORS.values(), "n"]).T
 
 # %% [markdown]
 # Initialisation by fan-out changes two things at once: the convolutions where the width grows, and the classifier, whose weights
-# it makes more than twice as large. Each has runs of its own: the classifier alone costs most of it, and of the convolutions
-# alone these runs show no cost in test error. Caffe's momentum {cite}`jia2014caffe`, which has
+# it makes more than twice as large. Each has runs of its own: the classifier alone costs most of it; the convolutions alone cost
+# some training error, and no test error that can be seen. Caffe's momentum {cite}`jia2014caffe`, which has
 # the learning rate inside, and batch normalisation over the 64 images of one GPU make no difference that these runs could show.
 #
 # ## Verdicts
