@@ -333,7 +333,8 @@ rows, other = {}, []
 for way, frame in ways.items():
     part = public.effects("C13", frame).query("comparison == @LAST")
     other.append(public.judge("C13", frame)["verdict"].split(" (")[0])
-    rows[f"{way}:\n{words.get(other[-1], other[-1])}"] = "resnet", part, printed[110] - printed[56]
+    said = words.get(other[-1], other[-1])
+    rows[f"{way}:\n{said}"] = "resnet", part, printed[110] - printed[56]
 figure, ax = plt.subplots(figsize=(8, 2.8))
 figures.strips(rows, ax)
 
@@ -490,9 +491,9 @@ reported = weights.audit.map(lambda one: one["reported"].get("final"))
 apart = (weights.test_error - reported).abs().dropna()
 if len(apart):
     say(
-        f"FrankZhang869 reports no test error. Of the {len(apart)} nets whose last test "
-        f"error is reported, {apart.lt(audit.TOLERANCE).sum()} measure exactly the same, "
-        f"the rest within {apart.max():.2f} points."
+        f"FrankZhang869 reports no test error. Of the {len(apart)} nets whose last "
+        f"test error is reported, {apart.lt(audit.TOLERANCE).sum()} measure exactly "
+        f"the same, the rest within {apart.max():.2f} points."
     )
 
 # %% [markdown]

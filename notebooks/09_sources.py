@@ -309,9 +309,9 @@ screened = pd.read_csv(record.folder() / "reruns" / "screened.csv")
 say(
     f"The second search looked at {len(screened)} candidates, of which "
     f"{screened.decision.eq('included').sum()} were taken in. With the first, "
-    f"{usable.source.nunique()} sources on CIFAR-10 count. An index of public code does "
-    "not hold all of it, so sources will be missing still, and this is no systematic "
-    "review."
+    f"{usable.source.nunique()} sources on CIFAR-10 count. An index of public code "
+    "does not hold all of it, so sources will be missing still, and this is no "
+    "systematic review."
 )
 
 # %% [markdown]
