@@ -563,7 +563,7 @@ _ = figure.suptitle(plots.about(planned[0], len(seeds)))
 #   schedule ({numref}`tab-ours`), by a few after all of it ({numref}`tab-public`). Shortcuts are the paper's cure for this.
 #
 # **Prediction.** If explosion makes the short training fail, then taming the steps lets plain-56 start; degradation gives no
-# reason for it. Three treatments leave the net and the data as they are. (Plain-56 warms up for half of its training.)
+# reason for it. Three treatments leave the net and the data as they are. (Plain-56 warms up for about half the steps.)
 
 # %%
 treatments = {
