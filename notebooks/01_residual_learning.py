@@ -26,9 +26,9 @@
 # > **We see:** the same in every public rerun at the paper's scale that reports training errors. Of our own runs there,
 # > {numref}`tab-ours` has those that are recorded; a verdict waits for all that are planned.
 # >
-# > **Why they agree:** what depth costs a plain net is many times the spread over seeds, and larger than that over authors.
-# > But the paper's sentence about gradients needs a limit: before training they do *explode* in deep plain nets, in spite of
-# > batch normalisation.
+# > **Why they agree:** in test error, what depth costs a plain net is many times the spread over seeds, and larger than that
+# > over authors. But the paper's sentence about gradients needs a limit: before training they do *explode* in deep plain nets,
+# > in spite of batch normalisation.
 # >
 # > **What this costs:** about a minute on two CPU cores, no download, since runs are replayed. To make one again takes minutes
 # > on one core at `pocket` scale, hours at `night` scale, and a GPU at `paper` scale.
@@ -101,7 +101,7 @@ torch.set_num_threads(1)  # what is live here is too small to be shared out
 # The paper calls the first *degradation*: with more depth the accuracy saturates, and then gets worse. It is not overfitting,
 # for an overfitted net has a *low* training error. The deeper net is harder to optimise.
 
-# %% mystnb={"figure": {"caption": "Degradation and its cure. Without shortcuts (dashed, orange) the net of 56 layers, the darker one, ends above that of 20, in training error (left) as in test error (right); with shortcuts (solid, blue) it ends below. Thin lines are a public rerun (a-martyn), one run a net; bold lines are means of our own runs, as far as they are recorded. Diamonds: the paper's test errors, for plain nets read off its Fig. 6 by eye to within half a point. CIFAR-10 as published, 64,000 iterations; training error on augmented images, ours while training, theirs in test mode.", "name": "fig-degradation"}, "image": {"alt": "Two panels of error over 64,000 iterations. In training error plain-56 ends at about 3 percent and the other nets at about 1 percent or below. In test error plain-56 ends at about 13 percent, plain-20 at 9 to 10, ResNet-20 at about 8 and ResNet-56 at about 7, close to the paper's diamonds."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Degradation and its cure. Without shortcuts (dashed, orange) the net of 56 layers, the darker one, ends above that of 20, in training error (left) as in test error (right); with shortcuts (solid, blue) it ends below. Thin lines are a public rerun (a-martyn), one run a net; bold lines are means of our own runs, of the nets that have any. Diamonds: the paper's test errors, for plain nets read off its Fig. 6 by eye to within half a point. CIFAR-10 as published, 64,000 iterations; training error on augmented images, ours while training, theirs in test mode.", "name": "fig-degradation"}, "image": {"alt": "Two panels of error over 64,000 iterations. In training error plain-56 ends at about 3 percent and the other nets at about 1 percent or below. In test error plain-56 ends at about 13 percent, plain-20 at 9 to 10, ResNet-20 at about 8 and ResNet-56 at about 7, close to the paper's diamonds."}} tags=["hide-input"]
 own = [run for net in NETS for run in recorded[net, "paper"]]
 figure, axes = plt.subplots(1, 2, sharey=True, figsize=(8, 4))
 figures.learning(reslib.curves(own), PRINTED, axes)
@@ -559,8 +559,8 @@ _ = figure.suptitle(plots.about(planned[0], len(seeds)))
 #
 # - *Explosion at the start.* The gradient grows on its way back, as computed above. At the paper's learning rate the first
 #   steps then drive the BN scales of a deep plain net far from one, and it may learn nothing. Shortcuts prevent most of this.
-# - *Degradation.* A deeper plain net has the higher training error although it has started: by many points after a part of the
-#   schedule ({numref}`tab-ours`), by a few after all of it ({numref}`tab-public`). Shortcuts are the paper's cure for this.
+# - *Degradation.* A deeper plain net ends with the higher training error although it has started, in public reruns by a few
+#   points after the whole schedule ({numref}`tab-public`). Shortcuts are the paper's cure for this.
 #
 # **Prediction.** If explosion makes the short training fail, then taming the steps lets plain-56 start; degradation gives no
 # reason for it. Three treatments leave the net and the data as they are. (Plain-56 warms up for about half the steps.)
@@ -596,8 +596,8 @@ assert ends.loc["plain-56"].str[:2].astype(float).idxmax() == "as it is"
 ends
 
 # %% [markdown]
-# {numref}`fig-first-steps` and {numref}`tab-treatments` explore, and no claim is judged by them. The direction is the predicted
-# one. ResNet-56 ends lower too, so a rough start may cost it something as well. None of this shows degradation: these nets are
+# {numref}`fig-first-steps` and {numref}`tab-treatments` explore, and no claim is judged by them. Tamed steps do let plain-56
+# start. ResNet-56 ends lower too, so a rough start may cost it something as well. None of this shows degradation: these nets are
 # far from trained, and a comparison with nets that never start tells about starting, not about depth.
 
 # %% [markdown]

@@ -25,7 +25,7 @@
 # >
 # > **We see:** parameters and multiply-adds are equal, exactly. In public reruns at the paper's scale, nets of 56 layers with
 # > identity shortcuts (A) and with a few projections (B) are both far ahead of the plain net, and cannot be told apart. Option C
-# > and one-layer blocks were tried in short training only, which decides nothing.
+# > and one-layer blocks are tried here in short training, which decides nothing.
 # >
 # > **Why A and B may be so close:** they differ in very few shortcuts of a deep net. All others are the same identity.
 # >
@@ -599,7 +599,7 @@ chapter.report(runs, missing)
 # ## What was not tested, and why
 #
 # - **Table 3 itself** is about ImageNet and 34 layers: [chapter 4](04_imagenet.ipynb) counts the GPU hours of each run.
-# - **Option C and one-layer blocks at the paper's scale.** They are planned; no run is recorded yet.
+# - **Option C and one-layer blocks at the paper's scale.** They are planned; [the status page](../status.md) counts the runs.
 # - **Projections on all shortcuts of bottlenecks.** Chapter 3 counts what they cost. What they would gain the paper did not try.
 # - **Other shortcuts**, such as averaging instead of leaving out positions. The paper has none of them.
 #

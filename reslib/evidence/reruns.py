@@ -231,6 +231,19 @@ def told(values) -> str:
     return f"{mean} [{low}, {high}]"
 
 
+def figure_1() -> str:
+    """How many authors find the effect of Fig. 1 at the paper's scale, and by how many runs, in words."""
+    frame, fit = reruns(), effects("C1")
+    forked = effects("C1", frame.assign(author=frame.author.replace(FORKS)))
+    test = effects("C13").query("comparison == 'plain-56 − plain-20, test error'")
+    all_of, own, one, in_test = (f"{t.agrees.sum()} of {len(t)}" for t in (fit, fit[fit.recipe == "paper"], forked, test))
+    return (
+        f"{all_of} authors who publish the training errors of both nets find plain-56 worse than plain-20, by "
+        f"{2 * fit.seeds.sum():.0f} runs in all; {own} with the paper's own recipe, {one} if a repository and its forks count "
+        f"once; in test error {in_test} authors do"
+    )
+
+
 VERDICTS = ("disagrees", "too few", "agrees")  # the weakest part's is the claim's
 
 
