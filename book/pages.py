@@ -82,7 +82,7 @@ def judged(made):
     import pandas as pd
 
     from reslib.evidence import reruns, rules_imagenet, start
-    from reslib.evidence.claims import CLAIMS, KINDS, SPLIT, claim_of, state, title
+    from reslib.evidence.claims import CLAIMS, KINDS, SPLIT, claim_of, decided, state, title
     from reslib.evidence.counted import COUNTED
     from reslib.evidence.rules import RULES
 
@@ -91,6 +91,7 @@ def judged(made):
     titles = {claim: fill(text, paper()) for claim, text in titles.items()}
     known = {
         "count:claims": len(CLAIMS),
+        "count:paper_judged": decided(rows)["paper"],
         "text:state": state(rows),
         "text:rerun_rule": " ".join(reruns.RULE.split()),
         "html:matrix": board.matrix(
