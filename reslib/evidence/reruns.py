@@ -238,9 +238,9 @@ def figure_1() -> str:
     test = effects("C13").query("comparison == 'plain-56 − plain-20, test error'")
     all_of, own, one, in_test = (f"{t.agrees.sum()} of {len(t)}" for t in (fit, fit[fit.recipe == "paper"], forked, test))
     return (
-        f"{all_of} authors who publish the training errors of both nets find plain-56 worse than plain-20, by "
-        f"{2 * fit.seeds.sum():.0f} runs in all; {own} with the paper's own recipe, {one} if a repository and its forks count "
-        f"once; in test error {in_test} authors do"
+        f"{all_of} authors who publish the training errors of both nets find plain-56 worse than plain-20 "
+        f"({2 * fit.seeds.sum():.0f} runs of the two nets; {own} with the paper's own recipe, {one} if a repository and its "
+        f"forks count once); in test error {in_test} do"
     )
 
 
