@@ -287,9 +287,9 @@ if len(faster) and len(level):
     say(
         f"To a training error of 30 % plain-20 needs {ratio} [{low}, {high}] times the "
         f"iterations of ResNet-20; in {agree(faster)} authors' logs it needs more. In "
-        f"the end it tests worse by {told(sized(level))} points (in the paper's Fig. 6, "
-        f"read by eye, by about {theirs:.1f}); {agree(level)} authors find the two "
-        "within half a point."
+        f"the end it tests worse by {told(sized(level))} points (in the paper's "
+        f"Fig. 6, read by eye, by about {theirs:.1f}); {agree(level)} authors find the "
+        "two within half a point."
     )
 
 # %% [markdown]

@@ -146,8 +146,8 @@ def test_each_failure_is_its_own_runs(tmp_path):
 
     def kill():
         wait_for(lambda: all((tmp_path / f"{recipe.name}.json").exists() for recipe in others))
-        for child in multiprocessing.active_children():
-            child.kill()
+        wait_for(lambda: len(multiprocessing.active_children()) == 1)  # the other one finds nothing more to take, and ends
+        multiprocessing.active_children()[0].kill()
 
     with ThreadPoolExecutor(1) as pool:
         killed = pool.submit(kill)
